@@ -1,0 +1,72 @@
+package signaling
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A RoomID is a room's name: 1 to 128 bytes of UTF-8 in any script, compared byte for byte.
+type RoomID string
+
+// A PeerID names one client instance: the first 16 characters of base64url(SHA-256(session key)),
+// so that it stays the same across reconnects and restarts of the server (section 3).
+type PeerID string
+
+const (
+	maxRoomBytes   = 128
+	maxNameRunes   = 64
+	minSessionLen  = 22 // 16 random bytes as base64url
+	maxSessionLen  = 128
+	maxPeerIDLen   = 64
+	maxTokenLen    = 4096
+	peerIDLen      = 16
+	maxSafeInteger = 1<<53 - 1 // what every JSON number keeps exactly (RFC 8259 section 6)
+)
+
+// A sessionHash is all that the server keeps of a session key.
+type sessionHash [sha256.Size]byte
+
+func hashSession(key string) sessionHash { return sha256.Sum256([]byte(key)) }
+
+func (h sessionHash) peerID() PeerID {
+	return PeerID(base64.RawURLEncoding.EncodeToString(h[:12]))
+}
+
+// randomPeerID is for a client without a session key: a fingerprint of a key nobody has.
+func randomPeerID() PeerID {
+	var b [12]byte
+	rand.Read(b[:])
+	return PeerID(base64.RawURLEncoding.EncodeToString(b[:]))
+}
+
+func validRoom(s string) bool {
+	if s == "" || len(s) > maxRoomBytes || strings.TrimSpace(s) != s {
+		return false
+	}
+	return !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+func validName(s string) bool {
+	return utf8.RuneCountInString(s) <= maxNameRunes && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || isBidiControl(r)
+	})
+}
+
+// isBidiControl reports the embeddings, overrides and isolates that reorder the text around them
+// (UAX #9 section 2).
+func isBidiControl(r rune) bool {
+	return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
+}
+
+func validSession(s string) bool {
+	if len(s) < minSessionLen || len(s) > maxSessionLen {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	})
+}

@@ -1,0 +1,379 @@
+package signaling
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxDepth bounds how deep the JSON of one message may nest.
+const maxDepth = 64
+
+// A Kind is the type of a client's message (section 2).
+type Kind uint8
+
+const (
+	KindUnknown Kind = iota
+	KindJoin
+	KindOffer
+	KindAnswer
+	KindCandidate
+	KindMessage
+	KindLeave
+	KindAck
+	KindPing
+	numKinds
+)
+
+var kindNames = [numKinds]string{"unknown", "join", "offer", "answer", "candidate", "message", "leave", "ack", "ping"}
+
+// String returns the type's name on the wire.
+func (k Kind) String() string { return kindNames[k] }
+
+// counted reports whether k carries a seq when the sender has a session (section 5).
+func (k Kind) counted() bool { return k >= KindOffer && k <= KindLeave }
+
+// uncounted reports whether k never carries a seq; a type nobody knows might.
+func (k Kind) uncounted() bool { return k != KindUnknown && !k.counted() }
+
+// payload is the member that a relayed message is there for; "" where k is not relayed.
+func (k Kind) payload() string {
+	switch k {
+	case KindOffer, KindAnswer:
+		return "sdp"
+	case KindCandidate:
+		return "candidate"
+	case KindMessage:
+		return "data"
+	}
+	return ""
+}
+
+func kindOf(name string) Kind {
+	for k, n := range kindNames[1:] {
+		if n == name {
+			return Kind(k + 1)
+		}
+	}
+	return KindUnknown
+}
+
+// A Message is one message from a client, checked.
+type Message struct {
+	Kind     Kind
+	To       PeerID // "" = every other peer
+	Seq      uint64 // 0 = none
+	Received uint64 // join, ack
+	// Payload is the JSON value of sdp, candidate or data, as it was sent. It aliases the input.
+	Payload []byte
+	// Of a join only.
+	Room     RoomID
+	Name     string
+	Token    string
+	Session  string // "" = none
+	Replaces string // "" = none
+	Attempt  uint64
+}
+
+// members are the values of an envelope as they stand in it, nil where the member is absent.
+type members struct {
+	typ, to, seq, received, sdp, candidate, data            []byte
+	room, name, token, session, replaces, attempt, leftover []byte
+}
+
+func (m *members) named(quoted []byte) *[]byte {
+	if bytes.IndexByte(quoted, '\\') >= 0 {
+		if plain, err := jsontext.AppendUnquote(nil, quoted); err == nil {
+			quoted = append(append([]byte{'"'}, plain...), '"')
+		}
+	}
+	switch string(quoted) {
+	case `"type"`:
+		return &m.typ
+	case `"to"`:
+		return &m.to
+	case `"seq"`:
+		return &m.seq
+	case `"received"`:
+		return &m.received
+	case `"sdp"`:
+		return &m.sdp
+	case `"candidate"`:
+		return &m.candidate
+	case `"data"`:
+		return &m.data
+	case `"room"`:
+		return &m.room
+	case `"name"`:
+		return &m.name
+	case `"token"`:
+		return &m.token
+	case `"session"`:
+		return &m.session
+	case `"replaces"`:
+		return &m.replaces
+	case `"attempt"`:
+		return &m.attempt
+	}
+	return &m.leftover // unknown members are ignored
+}
+
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
+
+type decoder struct {
+	json jsontext.Decoder
+	in   bytes.Buffer
+}
+
+// Decode reads one message. It is strict where leniency would let two readers see two different
+// messages: member names are case-sensitive and come once, strings are valid UTF-8 without lone
+// surrogates (RFC 8259 section 8, RFC 7493). Unknown members are ignored. The error says what is
+// wrong and wraps ErrBadMessage or ErrUnknownType.
+//
+// The Message's Payload aliases data; everything else is a copy.
+func Decode(data []byte) (Message, error) {
+	m, err := decode(data)
+	if err != nil {
+		return m, err // not a typed nil
+	}
+	return m, nil
+}
+
+// decode returns, beside a refusal, what could be read of the message: its kind and seq.
+func decode(data []byte) (Message, *refusal) {
+	var v members
+	if bad := split(data, &v); bad != nil {
+		return Message{}, bad
+	}
+	var m Message
+	name, ok := unquote(v.typ)
+	if !ok {
+		return m, badMessage("", "type must be a string: one of join, offer, answer, candidate, message, leave, ack, ping")
+	}
+	m.Kind = kindOf(name)
+	if m.Seq, ok = integer(v.seq); !ok || v.seq != nil && m.Seq == 0 {
+		m.Seq = 0
+		return m, badMessage(echo(name), "seq must be a whole number from 1")
+	}
+	if m.Kind == KindUnknown {
+		return m, &refusal{err: ErrUnknownType, kind: echo(name), seq: m.Seq,
+			text: "unknown type; use join, offer, answer, candidate, message, leave, ack or ping"}
+	}
+	if text := m.fill(&v); text != "" {
+		bad := badMessage(name, text)
+		bad.seq = m.Seq
+		return m, bad
+	}
+	return m, nil
+}
+
+// split takes the envelope apart in one pass.
+func split(data []byte, v *members) *refusal {
+	if tooDeep(data) {
+		return badMessage("", fmt.Sprintf("JSON is nested deeper than %d levels", maxDepth))
+	}
+	d := decoders.Get().(*decoder)
+	defer func() {
+		d.in = bytes.Buffer{}
+		decoders.Put(d)
+	}()
+	d.in = *bytes.NewBuffer(data)
+	d.json.Reset(&d.in)
+	if d.json.PeekKind() != '{' {
+		return badMessage("", "a message is one JSON object a text message, such as "+`{"type":"join","room":"demo"}`)
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return badJSON(err)
+	}
+	for d.json.PeekKind() != '}' {
+		name, err := d.json.ReadValue()
+		if err != nil {
+			return badJSON(err)
+		}
+		member := v.named(name)
+		value, err := d.json.ReadValue()
+		if err != nil {
+			return badJSON(err)
+		}
+		end := int(d.json.InputOffset())
+		*member = data[end-len(value) : end : end]
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return badJSON(err)
+	}
+	if _, err := d.json.ReadToken(); err != io.EOF {
+		return badMessage("", "one JSON object a message: there is something after the closing brace")
+	}
+	return nil
+}
+
+// fill checks and takes over the members that m's kind has. It returns what is wrong, or "".
+func (m *Message) fill(v *members) string {
+	switch m.Kind {
+	case KindJoin:
+		return m.fillJoin(v)
+	case KindAck:
+		var ok bool
+		if m.Received, ok = integer(v.received); !ok || v.received == nil {
+			return "ack needs received: the seq of the last message that was handled"
+		}
+	case KindOffer, KindAnswer:
+		if len(v.sdp) <= len(`""`) || v.sdp[0] != '"' {
+			return m.Kind.String() + ` needs sdp: the description's text, as in JSON.stringify(pc.localDescription)`
+		}
+		m.Payload = v.sdp
+	case KindCandidate:
+		if !validCandidate(v.candidate) {
+			return "candidate needs candidate: an RTCIceCandidateInit object, or null for the end of candidates"
+		}
+		m.Payload = v.candidate
+	case KindMessage:
+		if v.data == nil {
+			return "message needs data: any JSON value"
+		}
+		m.Payload = v.data
+	}
+	if m.Payload != nil && v.to != nil {
+		to, ok := unquote(v.to)
+		if !ok || to == "" || len(to) > maxPeerIDLen {
+			return "to must be a peer's id; leave it out to speak to everybody"
+		}
+		m.To = PeerID(to)
+	}
+	return ""
+}
+
+func (m *Message) fillJoin(v *members) string {
+	room, ok := unquote(v.room)
+	if !ok || !validRoom(room) {
+		return fmt.Sprintf("room must be 1 to %d bytes of text without control characters and without white space at its ends", maxRoomBytes)
+	}
+	m.Room = RoomID(room)
+	if m.Name, ok = optional(v.name); !ok || !validName(m.Name) {
+		return fmt.Sprintf("name must be at most %d characters without control or bidirectional-override characters", maxNameRunes)
+	}
+	if m.Token, ok = optional(v.token); !ok || len(m.Token) > maxTokenLen {
+		return fmt.Sprintf("token must be a string of at most %d bytes", maxTokenLen)
+	}
+	const key = "%s must be %d to %d characters of base64url (at least 16 random bytes)"
+	if m.Session, ok = optional(v.session); !ok || v.session != nil && !validSession(m.Session) {
+		return fmt.Sprintf(key, "session", minSessionLen, maxSessionLen)
+	}
+	if m.Replaces, ok = optional(v.replaces); !ok || v.replaces != nil && !validSession(m.Replaces) {
+		return fmt.Sprintf(key, "replaces", minSessionLen, maxSessionLen)
+	}
+	if m.Replaces != "" && m.Replaces == m.Session {
+		return "replaces must be the key of an earlier page load, not this session's own"
+	}
+	if m.Attempt, ok = integer(v.attempt); !ok {
+		return "attempt must be a whole number, higher with each reconnect"
+	}
+	if m.Received, ok = integer(v.received); !ok {
+		return "received must be a whole number: the seq of the last message that was handled"
+	}
+	return ""
+}
+
+// candidateInit is RTCIceCandidateInit (WebRTC 1.0 section 4.8.1.1). Members it does not name pass
+// through to the peer.
+type candidateInit struct {
+	Candidate        jsonString `json:"candidate"`
+	SDPMid           *string    `json:"sdpMid"`
+	SDPMLineIndex    *uint16    `json:"sdpMLineIndex"`
+	UsernameFragment *string    `json:"usernameFragment"`
+}
+
+// A jsonString is a string, and nothing else: not null either.
+type jsonString string
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (s *jsonString) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '"' {
+		return ErrBadMessage
+	}
+	return d.SkipValue()
+}
+
+func validCandidate(raw []byte) bool {
+	if string(raw) == "null" {
+		return true
+	}
+	if len(raw) == 0 || raw[0] != '{' {
+		return false
+	}
+	var c candidateInit
+	return json.Unmarshal(raw, &c) == nil
+}
+
+func badMessage(kind, text string) *refusal {
+	return &refusal{err: ErrBadMessage, kind: kind, text: text}
+}
+
+// badJSON says where the JSON breaks without repeating any of it: it may hold a secret.
+func badJSON(err error) *refusal {
+	if bytes.Contains([]byte(err.Error()), []byte("duplicate")) {
+		return badMessage("", "a member name is given twice")
+	}
+	return badMessage("", "not valid JSON, or not valid UTF-8 in it")
+}
+
+// echo returns a type's name for an error message: only if it is one to be shown.
+func echo(name string) string {
+	if len(name) > 32 || !validName(name) {
+		return ""
+	}
+	return name
+}
+
+// tooDeep counts brackets outside strings. Broken JSON is left to the decoder.
+func tooDeep(data []byte) bool {
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
+
+func unquote(raw []byte) (string, bool) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), true
+	}
+	plain, err := jsontext.AppendUnquote(nil, raw)
+	return string(plain), err == nil
+}
+
+func optional(raw []byte) (string, bool) {
+	if raw == nil {
+		return "", true
+	}
+	return unquote(raw)
+}
+
+// integer reads a whole number from 0 to 2^53-1, written without fraction or exponent; 0 if absent.
+func integer(raw []byte) (uint64, bool) {
+	if raw == nil {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(string(raw), 10, 64)
+	return n, err == nil && n <= maxSafeInteger
+}

@@ -1,0 +1,570 @@
+package signaling
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// MaxCapacity is the most seats a room may have: beyond it a mesh of peer connections is no
+// longer what anybody wants.
+const MaxCapacity = 8
+
+// inboxCommands is how many commands may wait for a room. A full inbox slows the one connection
+// that posts next; the room itself never waits for anybody.
+const inboxCommands = 16
+
+// A Room holds the seats of one call. Its state belongs to the goroutine in run, which does no
+// I/O; everybody else posts commands. It begins with its first seat and ends with its last.
+type Room struct {
+	// Static after construction.
+	ID    RoomID
+	hub   *Hub
+	cfg   *Config
+	epoch uint64
+	inbox chan command
+	done  chan struct{} // closed when run has returned: no command is handled any more
+
+	// Owned by run.
+	seats   []*seat // earliest first
+	timer   *time.Timer
+	timerAt time.Time // when timer fires; zero = not set
+}
+
+// A command is one change to a room, applied by its goroutine.
+type command interface{ apply(*Room) }
+
+func newRoom(id RoomID, hub *Hub, epoch uint64) *Room {
+	return &Room{ID: id, hub: hub, cfg: &hub.cfg, epoch: epoch,
+		inbox: make(chan command, inboxCommands), done: make(chan struct{})}
+}
+
+// post hands a command to the room's goroutine. False means that the room has ended.
+func (r *Room) post(c command) bool {
+	select {
+	case r.inbox <- c:
+		return true
+	case <-r.done:
+		return false
+	}
+}
+
+func (r *Room) run() {
+	defer r.hub.ended(r)
+	defer func() {
+		if r.timer != nil {
+			r.timer.Stop()
+		}
+	}()
+	defer r.recoverPanic()
+	for {
+		select {
+		case c := <-r.inbox:
+			c.apply(r)
+		case <-r.timerC():
+			r.timerAt = time.Time{}
+			r.tick(r.hub.clock.Now())
+		}
+		r.endOverflowed()
+		if len(r.seats) == 0 {
+			return
+		}
+	}
+}
+
+func (r *Room) timerC() <-chan time.Time {
+	if r.timer == nil {
+		return nil
+	}
+	return r.timer.C
+}
+
+// recoverPanic ends a room whose goroutine panicked, and only that: its clients come back (1012)
+// and find a new one.
+func (r *Room) recoverPanic() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	r.hub.panicked("room", p)
+	for _, s := range r.seats {
+		if out := s.fence(); out != nil {
+			out.End(ErrRestart)
+		}
+		s.ring.discard()
+		r.retire(s)
+	}
+	r.seats = nil
+}
+
+// ---- join
+
+// A join asks for a seat: a new one, or one's own again.
+type join struct {
+	msg   *Message
+	key   sessionHash // of msg.Session
+	out   Outlet
+	reply chan<- joinReply // buffered: the room never waits for its caller
+}
+
+type joinReply struct {
+	seat *seat
+	gen  uint64
+	err  *refusal
+}
+
+func (c join) apply(r *Room) {
+	s, resumed, err := r.admit(c)
+	if err != nil {
+		c.reply <- joinReply{err: err}
+		return
+	}
+	s.out = c.out
+	s.ring.attach(s.gen)
+	s.attachedAt, s.resumed, s.progressed = r.hub.clock.Now(), resumed, false
+	c.out.Attach(r.joinedEnvelope(s, resumed), Feed{s.ring, s.gen})
+	c.reply <- joinReply{seat: s, gen: s.gen}
+}
+
+// admit finds or makes the seat that c may have, fenced off from every earlier connection.
+func (r *Room) admit(c join) (_ *seat, resumed bool, _ *refusal) {
+	var own *seat
+	if c.msg.Session != "" {
+		own = r.seatOf(c.key)
+	}
+	if own != nil && c.msg.Attempt < own.attempt {
+		r.hub.metrics.resume("stale-attempt")
+		return nil, false, &refusal{err: ErrStaleAttempt,
+			text: "a newer connection of this session was here already; use a higher attempt"}
+	}
+	r.replace(c.msg.Replaces)
+	if own != nil {
+		if err := r.reclaim(own, c); err != nil {
+			return nil, false, err
+		}
+		if own.gen != 0 { // not ended by its backstop
+			return own, true, nil
+		}
+	}
+	s, err := r.seatNew(c)
+	return s, false, err
+}
+
+// reclaim gives a seat to the connection that c comes from. First the old connection is made
+// powerless, then the counters are read: otherwise a message still in its socket would be handled
+// after the count was reported.
+func (r *Room) reclaim(s *seat, c join) *refusal {
+	wasAway := s.away()
+	if old := s.fence(); old != nil {
+		old.End(ErrReplaced)
+		if s.lapsed(r.hub.clock.Now()) {
+			r.end(s, ReasonError)
+			return nil
+		}
+	}
+	acked := s.ring.acked // only this goroutine moves it
+	if !s.ring.acknowledge(c.msg.Received) {
+		r.hub.metrics.resume("out-of-sync")
+		r.end(s, ReasonError)
+		return &refusal{err: ErrOutOfSync,
+			text: fmt.Sprintf("received %d is not between what you acknowledged (%d) and what was sent; join with a new session", c.msg.Received, acked)}
+	}
+	if c.msg.Received > acked {
+		s.barren = 0
+	}
+	s.attempt = c.msg.Attempt
+	if c.msg.Name != "" {
+		s.name = c.msg.Name
+	}
+	s.owed, s.ackAt = 0, time.Time{} // joined says it
+	if wasAway {
+		s.awayUntil = time.Time{}
+		r.hub.metrics.seatBack()
+		r.sayToOthers(s, peerEnvelope("peer-back", s.id, ""))
+	}
+	r.hub.metrics.resume("resumed")
+	return nil
+}
+
+func (r *Room) seatNew(c join) (*seat, *refusal) {
+	if len(r.seats) >= r.cfg.RoomCapacity {
+		return nil, r.full()
+	}
+	if c.msg.Received > 0 || c.msg.Attempt > 1 {
+		r.hub.metrics.resume("new")
+	}
+	s := &seat{name: c.msg.Name, slot: r.freeSlot(), attempt: c.msg.Attempt, gen: 1}
+	if c.msg.Session != "" {
+		s.session, s.key, s.id = true, c.key, c.key.peerID()
+	} else {
+		s.id = randomPeerID()
+	}
+	s.ring = newRing(r.cfg.RoomCapacity, !s.session, &r.hub.waiting)
+	r.sayToOthers(s, peerEnvelope("peer-joined", s.id, s.name))
+	r.seats = append(r.seats, s)
+	r.hub.metrics.seatTaken()
+	return s, nil
+}
+
+// replace ends the seat of an earlier page load of the same client, so that a reload never finds
+// its own room full.
+func (r *Room) replace(session string) {
+	if session == "" {
+		return
+	}
+	if s := r.seatOf(hashSession(session)); s != nil {
+		out := s.fence()
+		r.end(s, ReasonReplaced)
+		if out != nil {
+			out.End(ErrReplaced)
+		}
+	}
+}
+
+// full says when it may be worth to try again: when the first away seat's grace is over.
+func (r *Room) full() *refusal {
+	refused := &refusal{err: ErrRoomFull,
+		text: fmt.Sprintf("the room is full: it has %d seats, all taken", r.cfg.RoomCapacity)}
+	var first time.Time
+	for _, s := range r.seats {
+		if s.away() && (first.IsZero() || s.awayUntil.Before(first)) {
+			first = s.awayUntil
+		}
+	}
+	if !first.IsZero() {
+		left := first.Sub(r.hub.clock.Now()).Seconds()
+		refused.retryAfter = max(1, int(math.Ceil(left)))
+		refused.text += "; one may come free soon, because its peer lost the connection"
+	}
+	return refused
+}
+
+// ---- relay
+
+// A relay is a message for the other seats.
+type relay struct {
+	seat     *seat
+	gen      uint64
+	kind     Kind
+	seq      uint64
+	to       PeerID
+	envelope []byte
+	at       int64 // see item.at
+}
+
+func (c *relay) apply(r *Room) {
+	if !r.counts(c.seat, c.gen, c.seq, c.kind) {
+		return
+	}
+	if err := r.relay(c); err != nil {
+		err.kind, err.seq = c.kind.String(), c.seq
+		r.refuse(c.seat, err)
+	}
+}
+
+// relay puts the message into the rings of all it is for, or of none.
+func (r *Room) relay(c *relay) *refusal {
+	targets := 0
+	for _, s := range r.seats {
+		if s == c.seat || c.to != "" && s.id != c.to {
+			continue
+		}
+		if !s.ring.fits(c.seat.slot, len(c.envelope)) {
+			return &refusal{err: ErrBusy, text: fmt.Sprintf(
+				"not sent: %d messages or %d KiB wait for a peer already; try again when it is back or has caught up",
+				s.ring.share.messages, s.ring.share.bytes>>10)}
+		}
+		targets++
+	}
+	if targets == 0 {
+		if c.to != "" {
+			return &refusal{err: ErrNoPeer, text: "not sent: no peer with that id is in the room"}
+		}
+		return &refusal{err: ErrNoPeer, text: "not sent: nobody else is in the room yet; wait for peer-joined"}
+	}
+	for _, s := range r.seats {
+		if s == c.seat || c.to != "" && s.id != c.to {
+			continue
+		}
+		s.ring.pushRelayed(item{envelope: c.envelope, slot: c.seat.slot, at: c.at})
+		s.wake()
+	}
+	return nil
+}
+
+// A refused is a message of a seated client that is not handled beyond an error in answer.
+type refused struct {
+	seat *seat
+	gen  uint64
+	kind Kind
+	err  *refusal
+}
+
+func (c refused) apply(r *Room) {
+	if !c.seat.acts(c.gen) {
+		return
+	}
+	// What is refused counts as handled, or the next message would leave a gap. One whose seq
+	// could not be read cannot count.
+	if c.err.seq != 0 && !c.kind.uncounted() && !r.counts(c.seat, c.gen, c.err.seq, c.kind) {
+		return
+	}
+	r.refuse(c.seat, c.err)
+}
+
+func (r *Room) refuse(s *seat, err *refusal) {
+	r.hub.metrics.refused(err.err)
+	s.answer(errorEnvelope(err))
+}
+
+// counts reports whether a message of connection gen is to be handled now: it is not when the
+// connection may not act any more, nor when the message was handled before.
+func (r *Room) counts(s *seat, gen, seq uint64, kind Kind) bool {
+	if !s.acts(gen) {
+		return false
+	}
+	if !s.session {
+		return true
+	}
+	switch {
+	case seq == s.received+1:
+		r.handled(s)
+		return true
+	case seq <= s.received:
+		r.oweAck(s) // it must have missed ours
+		return false
+	}
+	r.outOfSync(s, kind, fmt.Sprintf("seq %d came after %d: messages between them are missing; join with a new session", seq, s.received))
+	return false
+}
+
+func (r *Room) handled(s *seat) {
+	s.received++
+	s.progressed = true
+	r.oweAck(s)
+}
+
+// oweAck makes sure that an ack is said after 8 messages or 1 s.
+func (r *Room) oweAck(s *seat) {
+	s.owed++
+	if s.owed >= ackEvery {
+		r.sayAck(s)
+	} else if s.ackAt.IsZero() {
+		s.ackAt = r.hub.clock.Now().Add(ackAfter)
+		r.wakeAt(s.ackAt)
+	}
+}
+
+func (r *Room) sayAck(s *seat) {
+	s.owed, s.ackAt = 0, time.Time{}
+	s.ring.oweAck(s.received)
+	s.wake()
+}
+
+// outOfSync ends a seat whose counters no longer agree with its client's.
+func (r *Room) outOfSync(s *seat, kind Kind, text string) {
+	out := s.fence()
+	r.end(s, ReasonError)
+	out.End(&refusal{err: ErrOutOfSync, kind: kind.String(), text: text})
+}
+
+// ---- ack, leave, lost
+
+// An acknowledge says what the client has handled.
+type acknowledge struct {
+	seat     *seat
+	gen      uint64
+	received uint64
+}
+
+func (c acknowledge) apply(r *Room) {
+	s := c.seat
+	if !s.acts(c.gen) {
+		return
+	}
+	before := s.ring.acked
+	if !s.ring.acknowledge(c.received) {
+		r.outOfSync(s, KindAck, fmt.Sprintf("received %d is below what you acknowledged (%d) or above what was sent; join with a new session", c.received, before))
+		return
+	}
+	if c.received > before {
+		s.progressed = true
+	}
+}
+
+// A leave gives the seat up; the connection stays.
+type leave struct {
+	seat  *seat
+	gen   uint64
+	seq   uint64
+	reply chan<- bool // buffered; whether the seat is given up
+}
+
+func (c leave) apply(r *Room) {
+	s := c.seat
+	if !r.counts(s, c.gen, c.seq, KindLeave) {
+		c.reply <- false
+		return
+	}
+	s.ring.pushEvent(leftEnvelope(r.ID))
+	r.remove(s, ReasonLeft)
+	c.reply <- true // the connection takes what is left in the ring
+}
+
+// A lost is the end of a connection.
+type lost struct {
+	seat   *seat
+	gen    uint64
+	ending Ending
+}
+
+func (c lost) apply(r *Room) {
+	s := c.seat
+	if !s.acts(c.gen) {
+		return // a late goodbye of a replaced connection
+	}
+	s.fence()
+	now := r.hub.clock.Now()
+	switch {
+	case !s.session || c.ending == EndLeft || c.ending == EndViolation:
+		r.end(s, c.ending.freed())
+	case s.lapsed(now):
+		r.end(s, ReasonError)
+	default:
+		grace := r.cfg.Grace
+		if c.ending == EndGoingAway {
+			grace = min(grace, goingAwayGrace)
+		}
+		s.awayUntil = now.Add(grace)
+		s.owed, s.ackAt = 0, time.Time{}
+		r.wakeAt(s.awayUntil)
+		r.hub.metrics.seatAway()
+		r.sayToOthers(s, peerEnvelope("peer-away", s.id, ""))
+	}
+}
+
+// A closing ends all seats, and so the room, for cause.
+type closing struct {
+	cause  error
+	reason Reason
+}
+
+func (c closing) apply(r *Room) {
+	for len(r.seats) > 0 {
+		s := r.seats[len(r.seats)-1]
+		out := s.fence()
+		r.end(s, c.reason)
+		if out != nil {
+			out.End(c.cause)
+		}
+	}
+}
+
+// ---- time
+
+// wakeAt makes sure that tick is called at t.
+func (r *Room) wakeAt(t time.Time) {
+	if !r.timerAt.IsZero() && !t.Before(r.timerAt) {
+		return
+	}
+	r.timerAt = t
+	wait := t.Sub(r.hub.clock.Now())
+	if r.timer == nil {
+		r.timer = time.NewTimer(wait)
+	} else {
+		r.timer.Reset(wait)
+	}
+}
+
+// tick does what is due at now and sets the timer for the next.
+func (r *Room) tick(now time.Time) {
+	for _, s := range slices.Clone(r.seats) {
+		if s.away() && !now.Before(s.awayUntil) {
+			r.end(s, ReasonTimeout)
+			continue
+		}
+		if !s.ackAt.IsZero() && !now.Before(s.ackAt) {
+			r.sayAck(s)
+		}
+	}
+	for _, s := range r.seats {
+		if s.away() {
+			r.wakeAt(s.awayUntil)
+		}
+		if !s.ackAt.IsZero() {
+			r.wakeAt(s.ackAt)
+		}
+	}
+}
+
+// ---- seats
+
+func (r *Room) sayToOthers(s *seat, envelope []byte) {
+	for _, other := range r.seats {
+		if other != s {
+			other.say(envelope)
+		}
+	}
+}
+
+// end frees a seat whose connection, if it has one, gets nothing more from it.
+func (r *Room) end(s *seat, reason Reason) {
+	s.ring.discard()
+	r.remove(s, reason)
+}
+
+// remove frees a seat and tells the others why.
+func (r *Room) remove(s *seat, reason Reason) {
+	i := slices.Index(r.seats, s)
+	if i < 0 {
+		return
+	}
+	r.seats = slices.Delete(r.seats, i, i+1)
+	r.retire(s)
+	for _, other := range r.seats {
+		other.ring.disown(s.slot)
+		other.say(peerLeftEnvelope(s.id, reason))
+	}
+}
+
+// retire books a seat out: no connection acts for it again.
+func (r *Room) retire(s *seat) {
+	r.hub.metrics.seatFreed(s.away())
+	s.out, s.gen = nil, 0
+}
+
+// endOverflowed ends the seats for which an event did not fit. Ending one is an event to the
+// others, so it goes on until all fit.
+func (r *Room) endOverflowed() {
+	for {
+		i := slices.IndexFunc(r.seats, func(s *seat) bool { return s.overflowed })
+		if i < 0 {
+			return
+		}
+		s := r.seats[i]
+		out := s.fence()
+		r.end(s, ReasonOverflow)
+		if out != nil {
+			out.End(ErrTooSlow)
+		}
+	}
+}
+
+func (r *Room) seatOf(key sessionHash) *seat {
+	for _, s := range r.seats {
+		if s.session && subtle.ConstantTimeCompare(s.key[:], key[:]) == 1 {
+			return s
+		}
+	}
+	return nil
+}
+
+func (r *Room) freeSlot() int8 {
+	var taken [MaxCapacity]bool
+	for _, s := range r.seats {
+		taken[s.slot] = true
+	}
+	return int8(slices.Index(taken[:], false))
+}
