@@ -2,12 +2,13 @@ package signaling
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"sync"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -87,12 +88,7 @@ type members struct {
 }
 
 func (m *members) named(quoted []byte) *[]byte {
-	if bytes.IndexByte(quoted, '\\') >= 0 {
-		if plain, err := jsontext.AppendUnquote(nil, quoted); err == nil {
-			quoted = append(append([]byte{'"'}, plain...), '"')
-		}
-	}
-	switch string(quoted) {
+	switch string(plain(quoted)) {
 	case `"type"`:
 		return &m.typ
 	case `"to"`:
@@ -177,6 +173,28 @@ func split(data []byte, v *members) *refusal {
 	if tooDeep(data) {
 		return badMessage("", fmt.Sprintf("JSON is nested deeper than %d levels", maxDepth))
 	}
+	err := eachMember(data, func(name, value []byte) { *v.named(name) = value })
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNotObject):
+		return badMessage("", "a message is one JSON object a text message, such as "+`{"type":"join","room":"demo"}`)
+	case errors.Is(err, errTrailing):
+		return badMessage("", "one JSON object a message: there is something after the closing brace")
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return badMessage("", "a member name is given twice")
+	}
+	return badMessage("", "not valid JSON, or not valid UTF-8 in it") // and nothing of it: it may hold a secret
+}
+
+var (
+	errNotObject = errors.New("not an object")
+	errTrailing  = errors.New("something after the object")
+)
+
+// eachMember calls f with the quoted name and the value of each member of the one object that data
+// is. Both alias data.
+func eachMember(data []byte, f func(name, value []byte)) error {
 	d := decoders.Get().(*decoder)
 	defer func() {
 		d.in = bytes.Buffer{}
@@ -185,31 +203,39 @@ func split(data []byte, v *members) *refusal {
 	d.in = *bytes.NewBuffer(data)
 	d.json.Reset(&d.in)
 	if d.json.PeekKind() != '{' {
-		return badMessage("", "a message is one JSON object a text message, such as "+`{"type":"join","room":"demo"}`)
+		return errNotObject
 	}
 	if _, err := d.json.ReadToken(); err != nil {
-		return badJSON(err)
+		return err
 	}
 	for d.json.PeekKind() != '}' {
-		name, err := d.json.ReadValue()
+		name, err := d.next(data)
 		if err != nil {
-			return badJSON(err)
+			return err
 		}
-		member := v.named(name)
-		value, err := d.json.ReadValue()
+		value, err := d.next(data)
 		if err != nil {
-			return badJSON(err)
+			return err
 		}
-		end := int(d.json.InputOffset())
-		*member = data[end-len(value) : end : end]
+		f(name, value)
 	}
 	if _, err := d.json.ReadToken(); err != nil {
-		return badJSON(err)
+		return err
 	}
 	if _, err := d.json.ReadToken(); err != io.EOF {
-		return badMessage("", "one JSON object a message: there is something after the closing brace")
+		return errTrailing
 	}
 	return nil
+}
+
+// next is the next name or value, as it stands in data.
+func (d *decoder) next(data []byte) ([]byte, error) {
+	value, err := d.json.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	end := int(d.json.InputOffset())
+	return data[end-len(value) : end : end], nil
 }
 
 // fill checks and takes over the members that m's kind has. It returns what is wrong, or "".
@@ -279,47 +305,30 @@ func (m *Message) fillJoin(v *members) string {
 	return ""
 }
 
-// candidateInit is RTCIceCandidateInit (WebRTC 1.0 section 4.8.1.1). Members it does not name pass
-// through to the peer.
-type candidateInit struct {
-	Candidate        jsonString `json:"candidate"`
-	SDPMid           *string    `json:"sdpMid"`
-	SDPMLineIndex    *uint16    `json:"sdpMLineIndex"`
-	UsernameFragment *string    `json:"usernameFragment"`
-}
-
-// A jsonString is a string, and nothing else: not null either.
-type jsonString string
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (s *jsonString) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() != '"' {
-		return ErrBadMessage
-	}
-	return d.SkipValue()
-}
-
+// validCandidate checks an RTCIceCandidateInit (WebRTC 1.0 section 4.8.1.1), or null. Members that it
+// does not name pass through to the peer.
 func validCandidate(raw []byte) bool {
 	if string(raw) == "null" {
 		return true
 	}
-	if len(raw) == 0 || raw[0] != '{' {
-		return false
-	}
-	var c candidateInit
-	return json.Unmarshal(raw, &c) == nil
+	ok := true
+	err := eachMember(raw, func(name, value []byte) {
+		null := string(value) == "null"
+		switch string(plain(name)) {
+		case `"candidate"`:
+			ok = ok && value[0] == '"'
+		case `"sdpMid"`, `"usernameFragment"`:
+			ok = ok && (null || value[0] == '"')
+		case `"sdpMLineIndex"`:
+			n, whole := integer(value)
+			ok = ok && (null || whole && n <= math.MaxUint16)
+		}
+	})
+	return ok && err == nil
 }
 
 func badMessage(kind, text string) *refusal {
 	return &refusal{err: ErrBadMessage, kind: kind, text: text}
-}
-
-// badJSON says where the JSON breaks without repeating any of it: it may hold a secret.
-func badJSON(err error) *refusal {
-	if bytes.Contains([]byte(err.Error()), []byte("duplicate")) {
-		return badMessage("", "a member name is given twice")
-	}
-	return badMessage("", "not valid JSON, or not valid UTF-8 in it")
 }
 
 // echo returns a type's name for an error message: only if it is one to be shown.
@@ -360,6 +369,15 @@ func unquote(raw []byte) (string, bool) {
 	}
 	plain, err := jsontext.AppendUnquote(nil, raw)
 	return string(plain), err == nil
+}
+
+// plain returns a quoted member name without escapes.
+func plain(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted
+	}
+	name, _ := jsontext.AppendUnquote([]byte{'"'}, quoted)
+	return append(name, '"')
 }
 
 func optional(raw []byte) (string, bool) {
