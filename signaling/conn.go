@@ -232,7 +232,7 @@ func (c *Conn) flooded(m *Message, now time.Time) error {
 }
 
 // refuse answers a message with an error: through the room where there is a seat, so that it is
-// counted and in order. Too many bad ones in a row close the connection.
+// counted and in order, unless it answers a join. Too many bad ones in a row close the connection.
 func (c *Conn) refuse(kind Kind, why *refusal) error {
 	f := FailureOf(why.err)
 	if f.Err == ErrBadMessage || f.Err == ErrUnknownType {
@@ -240,7 +240,7 @@ func (c *Conn) refuse(kind Kind, why *refusal) error {
 			return c.refuseLast(why)
 		}
 	}
-	if c.room != nil {
+	if c.room != nil && kind != KindJoin {
 		c.room.post(refused{c.seat, c.gen, kind, why})
 		return nil
 	}

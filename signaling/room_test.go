@@ -309,6 +309,8 @@ func TestRefusedMessagesCount(t *testing.T) {
 		a.send(`{"type":"offer","seq":2}`) // a duplicate of what was refused
 		a.send(`{"type":"ping","seq":99}`) // not counted
 		a.gets(`{"type":"pong"}`)
+		a.send(`{"type":"join","room":"demo"}`) // nor is the answer to a join
+		a.gets(`{"type":"error","code":"already-joined",…,"for":"join"}`)
 		again := h.testPeer(t)
 		if m := again.joined("demo", session(keyA, 2, 3)); m["received"] != 3.0 {
 			t.Fatalf("joined: %v", m)
