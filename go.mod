@@ -29,3 +29,9 @@ require (
 	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+// npm packages bring Go files of their own.
+ignore (
+	./cmd/duet-bench/socketio/node_modules
+	./static/test/node_modules
+)

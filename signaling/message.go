@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -266,7 +267,7 @@ func (m *Message) fill(v *members) string {
 	}
 	if m.Payload != nil && v.to != nil {
 		to, ok := unquote(v.to)
-		if !ok || to == "" || len(to) > maxPeerIDLen {
+		if !ok || to == "" || utf8.RuneCountInString(to) > maxPeerIDLen {
 			return "to must be a peer's id; leave it out to speak to everybody"
 		}
 		m.To = PeerID(to)
@@ -283,8 +284,8 @@ func (m *Message) fillJoin(v *members) string {
 	if m.Name, ok = optional(v.name); !ok || !validName(m.Name) {
 		return fmt.Sprintf("name must be at most %d characters without control or bidirectional-override characters", maxNameRunes)
 	}
-	if m.Token, ok = optional(v.token); !ok || len(m.Token) > maxTokenLen {
-		return fmt.Sprintf("token must be a string of at most %d bytes", maxTokenLen)
+	if m.Token, ok = optional(v.token); !ok || utf8.RuneCountInString(m.Token) > maxTokenLen {
+		return fmt.Sprintf("token must be a string of at most %d characters", maxTokenLen)
 	}
 	const key = "%s must be %d to %d characters of base64url (at least 16 random bytes)"
 	if m.Session, ok = optional(v.session); !ok || v.session != nil && !validSession(m.Session) {

@@ -336,7 +336,7 @@ func (r *Room) counts(s *seat, gen, seq uint64, kind Kind) bool {
 		r.oweAck(s) // it must have missed ours
 		return false
 	}
-	r.outOfSync(s, kind, fmt.Sprintf("seq %d came after %d: messages between them are missing; join with a new session", seq, s.received))
+	r.outOfSync(s, kind, seq, fmt.Sprintf("seq %d came after %d: messages between them are missing; join with a new session", seq, s.received))
 	return false
 }
 
@@ -364,10 +364,10 @@ func (r *Room) sayAck(s *seat) {
 }
 
 // outOfSync ends a seat whose counters no longer agree with its client's.
-func (r *Room) outOfSync(s *seat, kind Kind, text string) {
+func (r *Room) outOfSync(s *seat, kind Kind, seq uint64, text string) {
 	out := s.fence()
 	r.end(s, ReasonError)
-	out.End(&refusal{err: ErrOutOfSync, kind: kind.String(), text: text})
+	out.End(&refusal{err: ErrOutOfSync, kind: kind.String(), seq: seq, text: text})
 }
 
 // ---- ack, leave, lost
@@ -386,7 +386,7 @@ func (c acknowledge) apply(r *Room) {
 	}
 	before := s.ring.acked
 	if !s.ring.acknowledge(c.received) {
-		r.outOfSync(s, KindAck, fmt.Sprintf("received %d is below what you acknowledged (%d) or above what was sent; join with a new session", c.received, before))
+		r.outOfSync(s, KindAck, 0, fmt.Sprintf("received %d is below what you acknowledged (%d) or above what was sent; join with a new session", c.received, before))
 		return
 	}
 	if c.received > before {

@@ -1,0 +1,86 @@
+# make help lists what there is. Everything here runs on a plain Linux with Go, Node 20 and a C compiler.
+
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME      ?= 30s
+BENCHFLAGS    ?=
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+GOFILES        = $(shell find cmd httpapi signaling static -name '*.go' -not -path '*/node_modules/*')
+JS            := static/test
+NODE_STAMP    := $(JS)/node_modules/.package-lock.json
+FIND_CHROMIUM = for c in "$$CHROMIUM" chromium chromium-browser google-chrome; do command -v "$$c" && break; done
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench docker clean need-cc need-node need-chromium
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## start the server with its page on http://localhost:8080/
+	./bin/duet
+
+build: ## build the static binary bin/duet
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/duet ./cmd/duet
+
+test: vet test-go test-js test-browser ## run every test; installs what it needs
+
+vet: ## go vet
+	go vet ./...
+
+test-go: need-cc ## Go tests under the race detector, fuzz seeds included
+	CGO_ENABLED=1 go test -race -timeout 5m ./...
+
+test-js: $(NODE_STAMP) ## types and unit tests of the page's modules
+	npm --prefix $(JS) run --silent check
+	npm --prefix $(JS) run --silent unit
+
+test-browser: $(NODE_STAMP) need-chromium build ## calls between real browsers on the real server
+	CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet npm --prefix $(JS) run --silent browser
+
+lint: vet $(NODE_STAMP) ## gofmt, vet, staticcheck, govulncheck, tsc
+	@unformatted=$$(gofmt -l $(GOFILES)); test -z "$$unformatted" || { echo "not gofmt'd (make fmt):" $$unformatted; exit 1; }
+	go run $(STATICCHECK) ./...
+	@echo 'go run $(GOVULNCHECK) ./...'; out=$$(go run $(GOVULNCHECK) ./... 2>&1) && echo "$$out" || case $$out in \
+		*'Vulnerability #'*) echo "$$out"; exit 1;; \
+		*vuln.go.dev*) echo "govulncheck SKIPPED: its database https://vuln.go.dev cannot be reached from here";; \
+		*) echo "$$out"; exit 1;; esac
+	npm --prefix $(JS) run --silent check
+
+fmt: ## gofmt everything
+	gofmt -w $(GOFILES)
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: ## Go benchmarks, then the server beside its baselines (BENCHFLAGS go to cmd/duet-bench)
+	go test -run '^$$' -bench . -benchmem ./...
+	go run ./cmd/duet-bench $(BENCHFLAGS)
+
+docker: ## build the container image duet
+	docker build --build-arg VERSION=$(VERSION) -t duet .
+
+clean: ## remove what was built and installed here
+	rm -rf bin $(JS)/node_modules cmd/duet-bench/socketio/node_modules
+
+need-cc:
+	@command -v $$(go env CC) >/dev/null || { echo "The race detector needs a C compiler ($$(go env CC)). On Debian: apt-get install gcc libc6-dev"; exit 1; }
+
+need-node:
+	@command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' || { echo "The page's tests need Node 20 or later with npm. On Debian: apt-get install nodejs npm"; exit 1; }
+
+$(NODE_STAMP): $(JS)/package.json $(JS)/package-lock.json | need-node
+	npm --prefix $(JS) ci --no-audit --no-fund
+	@touch $@
+
+# A browser that is there is taken, CHROMIUM=/path first; else Debian's is installed, as root or through sudo.
+need-chromium:
+	@if $(FIND_CHROMIUM) >/dev/null; then exit 0; fi; \
+	sudo=; test "$$(id -u)" = 0 || sudo='sudo -n'; \
+	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
+		$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; \
+	else echo "The browser tests need Chromium: install it (on Debian: apt-get install chromium) or say where it is: CHROMIUM=/path"; exit 1; fi

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"duet/httpapi"
+	"duet/signaling"
+)
+
+// A config holds the settings, in the order of the table that duet -h prints. The tags say all there is
+// to say of each: env its variable, envDefault its default, min and max its bounds, oneof its possible
+// values, desc one line for people. The types of settings.go check themselves.
+type config struct {
+	Addr      listenAddr `env:"DUET_ADDR" envDefault:":8080" desc:"where the page and the WebSocket are served, host:port"`
+	AdminAddr adminAddr  `env:"DUET_ADMIN_ADDR" envDefault:"127.0.0.1:9091" desc:"where the operator's /metrics and /debug/pprof/ are served, host:port, or off; keep it private"`
+	BasePath  basePath   `env:"DUET_BASE_PATH" desc:"path that a proxy forwards here without cutting it off, such as /duet"`
+
+	AllowedOrigins origins  `env:"DUET_ALLOWED_ORIGINS" desc:"origins whose pages may connect, scheme://host[:port], separated by commas; unset = only the page's own, set = only those listed"`
+	AllowedHosts   hosts    `env:"DUET_ALLOWED_HOSTS" desc:"Host values that are answered, host[:port], separated by commas; unset = any"`
+	TrustedProxies prefixes `env:"DUET_TRUSTED_PROXIES" desc:"proxies whose X-Forwarded-For is believed, as CIDRs, separated by commas; unset = nobody's"`
+
+	RoomCapacity int           `env:"DUET_ROOM_CAPACITY" envDefault:"2" min:"2" max:"8" desc:"seats in a room"`
+	MaxRooms     autoInt       `env:"DUET_MAX_ROOMS" envDefault:"auto" min:"1" max:"10000000" desc:"rooms at once; auto = as many as connections, so that everybody may wait alone"`
+	Grace        time.Duration `env:"DUET_GRACE" envDefault:"30s" min:"100ms" max:"10m" desc:"how long a seat outlives its lost connection"`
+
+	JoinTimeout     time.Duration `env:"DUET_JOIN_TIMEOUT" envDefault:"60s" min:"100ms" max:"10m" desc:"how long a connection may be in no room"`
+	PingInterval    time.Duration `env:"DUET_PING_INTERVAL" envDefault:"20s" min:"100ms" max:"10m" desc:"time between pings; below the idle timeout of every proxy on the way"`
+	PongTimeout     time.Duration `env:"DUET_PONG_TIMEOUT" envDefault:"10s" min:"100ms" max:"10m" desc:"how long a ping's answer may take"`
+	WriteTimeout    time.Duration `env:"DUET_WRITE_TIMEOUT" envDefault:"10s" min:"100ms" max:"10m" desc:"how long one write may take"`
+	MessageTimeout  time.Duration `env:"DUET_MESSAGE_TIMEOUT" envDefault:"10s" min:"100ms" max:"10m" desc:"how long a message may take from its first byte to its last"`
+	MaxMessageBytes int           `env:"DUET_MAX_MESSAGE_BYTES" envDefault:"65536" min:"4096" max:"65536" desc:"bytes in one message"`
+
+	MessageRate         int     `env:"DUET_MESSAGE_RATE" envDefault:"50" min:"1" max:"1000000" desc:"messages a second and connection"`
+	MessageBurst        int     `env:"DUET_MESSAGE_BURST" envDefault:"200" min:"1" max:"1000000" desc:"messages a connection may send at once"`
+	JoinRate            int     `env:"DUET_JOIN_RATE" envDefault:"60" min:"1" max:"100000000" desc:"joins a minute and address (IPv6: /64)"`
+	MaxConnections      autoInt `env:"DUET_MAX_CONNECTIONS" envDefault:"auto" min:"1" max:"10000000" desc:"connections at once; auto = from the file-descriptor limit"`
+	MaxConnectionsPerIP int     `env:"DUET_MAX_CONNECTIONS_PER_IP" envDefault:"100" min:"1" max:"10000000" desc:"connections at once from one address (IPv6: /64)"`
+
+	STUN       stunURL    `env:"DUET_STUN" envDefault:"stun:stun.l.google.com:19302" desc:"STUN server that browsers ask for their public address, or off"`
+	ICEServers iceServers `env:"DUET_ICE_SERVERS" secret:"true" desc:"further STUN and TURN servers, a JSON array of RTCIceServer"`
+
+	Drain     time.Duration `env:"DUET_DRAIN" envDefault:"10s" min:"100ms" max:"10m" desc:"how long the end may take after SIGINT or SIGTERM"`
+	LogLevel  string        `env:"DUET_LOG_LEVEL" envDefault:"info" oneof:"debug,info,warn,error" desc:"what is logged"`
+	LogFormat string        `env:"DUET_LOG_FORMAT" envDefault:"auto" oneof:"auto,text,json" desc:"auto = text on a terminal, else json"`
+}
+
+// parseConfig reads the settings from environ, a list as os.Environ gives it. Its error names every
+// faulty variable on a line of its own. descriptors is the limit of open files.
+func parseConfig(environ []string, descriptors int) (config, error) {
+	var c config
+	variables := ownVariables(environ)
+	unparsed := make(map[string]error) // by field
+	if err := env.ParseWithOptions(&c, env.Options{Environment: variables}); err != nil {
+		var all env.AggregateError
+		if !errors.As(err, &all) {
+			return c, err
+		}
+		for _, err := range all.Errors {
+			var one env.ParseError
+			if !errors.As(err, &one) {
+				return c, err
+			}
+			unparsed[one.Name] = one.Err
+		}
+	}
+	var faults []error
+	for _, s := range c.settings() {
+		if err := s.check(unparsed[s.field]); err != nil {
+			faults = append(faults, s.fault(variables[s.name], err))
+		}
+	}
+	if len(faults) > 0 {
+		return c, errors.Join(faults...)
+	}
+	return c, c.settle(descriptors)
+}
+
+const (
+	ownDescriptors   = 32      // the process's own: standard streams, listeners, poller, logs
+	adminConnections = 16      // at once on the operator's listener
+	pageConnections  = 1024    // beside the WebSockets, to fetch the page or be told 503; fewer where descriptors are few
+	autoConnections  = 1000000 // auto goes no higher, however many descriptors there are
+
+	defaultDescriptors = 16384 // taken as the limit of open files where the system names none
+)
+
+// settle gives the settings left on auto their values and checks what depends on the machine.
+func (c *config) settle(descriptors int) error {
+	usable := descriptors - ownDescriptors - adminConnections
+	if c.MaxConnections == 0 {
+		c.MaxConnections = autoInt(max(1, min(usable-min(pageConnections, usable/10), autoConnections)))
+	}
+	if int(c.MaxConnections) >= usable {
+		return fmt.Errorf("DUET_MAX_CONNECTIONS=%d: must be below %d, since this process may open %d files: lower it, or raise the limit (ulimit -n)",
+			c.MaxConnections, usable, descriptors)
+	}
+	if c.MaxRooms == 0 {
+		c.MaxRooms = c.MaxConnections
+	}
+	return nil
+}
+
+// listenLimit returns how many connections the public listener holds at once: the WebSockets and some
+// beside them, so that the one too many is answered 503 while descriptors never run out.
+func (c *config) listenLimit(descriptors int) int {
+	return min(int(c.MaxConnections)+pageConnections, descriptors-ownDescriptors-adminConnections)
+}
+
+func (c *config) hub() signaling.Config {
+	return signaling.Config{
+		RoomCapacity:    c.RoomCapacity,
+		MaxRooms:        int(c.MaxRooms),
+		Grace:           c.Grace,
+		MessageRate:     float64(c.MessageRate),
+		MessageBurst:    c.MessageBurst,
+		MaxMessageBytes: c.MaxMessageBytes,
+		ICEServers:      c.ICEServers.with(c.STUN),
+	}
+}
+
+func (c *config) api() httpapi.Config {
+	return httpapi.Config{
+		BasePath:            string(c.BasePath),
+		AllowedOrigins:      c.AllowedOrigins,
+		AllowedHosts:        c.AllowedHosts,
+		TrustedProxies:      c.TrustedProxies,
+		MaxConnections:      int(c.MaxConnections),
+		MaxConnectionsPerIP: c.MaxConnectionsPerIP,
+		JoinRate:            c.JoinRate,
+		JoinTimeout:         c.JoinTimeout,
+		PingInterval:        c.PingInterval,
+		PongTimeout:         c.PongTimeout,
+		WriteTimeout:        c.WriteTimeout,
+		MessageTimeout:      c.MessageTimeout,
+		MaxMessageBytes:     c.MaxMessageBytes,
+	}
+}
+
+// A setting is one field of config with its tags.
+type setting struct {
+	field, name, standard, desc string
+	min, max                    string // "" = no bounds
+	oneof                       []string
+	secret                      bool
+	value                       reflect.Value
+}
+
+// settings lists c's fields in order.
+func (c *config) settings() []setting {
+	v := reflect.ValueOf(c).Elem()
+	list := make([]setting, v.NumField())
+	for i := range list {
+		f := v.Type().Field(i)
+		s := setting{field: f.Name, name: f.Tag.Get("env"), standard: f.Tag.Get("envDefault"), desc: f.Tag.Get("desc"),
+			min: f.Tag.Get("min"), max: f.Tag.Get("max"), secret: f.Tag.Get("secret") != "", value: v.Field(i)}
+		if one := f.Tag.Get("oneof"); one != "" {
+			s.oneof = strings.Split(one, ",")
+		}
+		list[i] = s
+	}
+	return list
+}
+
+// check says what is wrong with the value of s, where err is what its parser said.
+func (s *setting) check(err error) error {
+	switch v := s.value.Interface().(type) {
+	case time.Duration:
+		low, _ := time.ParseDuration(s.min)
+		high, _ := time.ParseDuration(s.max)
+		if err != nil || v < low || v > high {
+			return fmt.Errorf("must be a duration from %s to %s, such as 1.5s", s.min, s.max)
+		}
+	case int, autoInt:
+		if n := s.value.Int(); err != nil || s.outside(n) {
+			word := ""
+			if _, auto := v.(autoInt); auto {
+				word = "auto or "
+			}
+			return fmt.Errorf("must be %sa whole number from %s to %s", word, s.min, s.max)
+		}
+	case string:
+		if !slices.Contains(s.oneof, v) {
+			return fmt.Errorf("must be one of %s", strings.Join(s.oneof, ", "))
+		}
+	}
+	return err
+}
+
+// outside reports whether n is out of bounds. In an autoInt 0 stands for auto.
+func (s *setting) outside(n int64) bool {
+	low, _ := strconv.ParseInt(s.min, 10, 64)
+	high, _ := strconv.ParseInt(s.max, 10, 64)
+	return n > high || n < low && (n != 0 || s.value.Type() != reflect.TypeFor[autoInt]())
+}
+
+// fault is the line for a person who set s to given.
+func (s *setting) fault(given string, err error) error {
+	if s.secret {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return fmt.Errorf("%s=%q: %w", s.name, given, err)
+}
+
+// usage is the text of duet -h: one line for each variable with its name, default and meaning.
+func usage() string {
+	var b strings.Builder
+	b.WriteString("duet: WebRTC signaling server with its own page\n\n" +
+		"usage: duet [-h | -version]\n\n" +
+		"It is set up by environment variables (default in the second column, - = unset).\n" +
+		"An empty variable counts as unset. Durations are written 500ms, 30s, 2m.\n\n")
+	settings := new(config).settings()
+	var name, standard int // column widths
+	for _, s := range settings {
+		name, standard = max(name, len(s.name)), max(standard, len(s.standard))
+	}
+	for _, s := range settings {
+		fmt.Fprintf(&b, "%-*s  %-*s  %s\n", name, s.name, standard, orDash(s.standard), s.desc+s.bounds())
+	}
+	return b.String()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// bounds is the end of a line of usage.
+func (s *setting) bounds() string {
+	switch {
+	case s.min != "":
+		return fmt.Sprintf(" (%s to %s)", s.min, s.max)
+	case s.oneof != nil:
+		return fmt.Sprintf(" (%s)", strings.Join(s.oneof, ", "))
+	}
+	return ""
+}
+
+// LogValue gives the settings in effect, without secrets, for the log.
+func (c *config) LogValue() slog.Value {
+	var attrs []slog.Attr
+	for _, s := range c.settings() {
+		attrs = append(attrs, slog.String(s.name, fmt.Sprint(s.value.Interface())))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// ownVariables returns those of environ that begin with DUET_.
+func ownVariables(environ []string) map[string]string {
+	variables := env.ToMap(environ)
+	maps.DeleteFunc(variables, func(name, _ string) bool { return !strings.HasPrefix(name, "DUET_") })
+	return variables
+}
+
+// unknownSettings lists the variables in environ that begin with DUET_ and mean nothing, each with the
+// name that was probably meant, "" where none is near.
+func unknownSettings(environ []string) map[string]string {
+	known := make(map[string]bool)
+	for _, s := range new(config).settings() {
+		known[s.name] = true
+	}
+	unknown := make(map[string]string)
+	for name := range ownVariables(environ) {
+		if !known[name] {
+			unknown[name] = nearest(name, slices.Sorted(maps.Keys(known)))
+		}
+	}
+	return unknown
+}
+
+// nearest returns the one of names that fewest edits turn into name, "" when all need more than a third
+// of name's length behind the prefix.
+func nearest(name string, names []string) string {
+	best, least := "", math.MaxInt
+	for _, n := range names {
+		if d := editDistance(name, n); d < least {
+			best, least = n, d
+		}
+	}
+	if least > max(2, (len(name)-len("DUET_"))/3) {
+		return ""
+	}
+	return best
+}
+
+// editDistance counts the bytes to insert, delete or replace to make b out of a (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,429 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// A script is an example in the documents: a fenced block of kind "duet", in the notation that
+// docs/protocol.md explains at its top. Variables on the fence are the server's settings.
+type script struct {
+	name  string // file and line
+	env   []string
+	steps []step
+}
+
+// A step is one line of a script.
+type step struct {
+	line   int
+	client string // "" = the server itself
+	verb   string // "+" connects, ">" sends, "<" receives
+	times  int
+	text   string
+}
+
+var (
+	stepLine  = regexp.MustCompile(`^(\w+)(?:(\+)|([<>]) (?:\(× (\d+)\) )?(.+))$`)
+	remark    = regexp.MustCompile(`^(#.*)?$`)
+	closeWord = regexp.MustCompile(`^\(close (\d+) ?([a-z-]*)\)$`)
+	httpWord  = regexp.MustCompile(`^\(HTTP (\d+)\)$`)
+	sizeWord  = regexp.MustCompile(`^\(a message of (\d+) bytes\)$`)
+	variable  = regexp.MustCompile(`"\$(\w+)"`)
+)
+
+// readScripts returns the scripts in a Markdown file.
+func readScripts(t testing.TB, path string) []script {
+	t.Helper()
+	var scripts []script
+	for _, b := range codeBlocks(t, path) {
+		info := strings.Fields(b.info)
+		if len(info) == 0 || info[0] != "duet" {
+			continue
+		}
+		s := script{name: fmt.Sprintf("%s:%d", path[strings.LastIndexByte(path, '/')+1:], b.line), env: info[1:]}
+		for i, text := range b.lines {
+			line := b.line + 1 + i
+			if remark.MatchString(text) {
+				continue
+			}
+			st, err := parseStep(text)
+			if err != nil {
+				t.Fatalf("%s:%d: %v", path, line, err)
+			}
+			st.line = line
+			s.steps = append(s.steps, st)
+		}
+		scripts = append(scripts, s)
+	}
+	if len(scripts) == 0 {
+		t.Fatalf("%s has no script", path)
+	}
+	return scripts
+}
+
+func parseStep(text string) (step, error) {
+	if text == "(the server gets SIGTERM)" {
+		return step{text: text}, nil
+	}
+	m := stepLine.FindStringSubmatch(text)
+	if m == nil {
+		return step{}, fmt.Errorf("not a line of a script: %s", text)
+	}
+	times := 1
+	if m[4] != "" {
+		times, _ = strconv.Atoi(m[4])
+	}
+	return step{client: m[1], verb: m[2] + m[3], times: times, text: m[5]}, nil
+}
+
+// A block is a fenced block of a Markdown file.
+type block struct {
+	info  string
+	line  int // of the opening fence
+	lines []string
+}
+
+func codeBlocks(t testing.TB, path string) []block {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []block
+	open := false
+	for i, text := range strings.Split(string(data), "\n") {
+		switch info, fence := strings.CutPrefix(text, "```"); {
+		case fence && !open:
+			blocks = append(blocks, block{info: info, line: i + 1})
+			open = true
+		case fence:
+			open = false
+		case open:
+			b := &blocks[len(blocks)-1]
+			b.lines = append(b.lines, text)
+		}
+	}
+	if open {
+		t.Fatalf("%s: a block is not closed", path)
+	}
+	return blocks
+}
+
+// A stage is where a script is played.
+type stage struct {
+	t       *testing.T
+	script  script
+	server  *server
+	schemas *schemas
+	clients map[string]*client
+	vars    map[string]string
+}
+
+// A client is one connection, kept after its end so that a second end is noticed.
+type client struct {
+	ws  *websocket.Conn
+	tcp net.Conn
+}
+
+const patience = 20 * time.Second // for a message to come; a document's own times are shorter
+
+func (s script) play(t *testing.T, schemas *schemas) {
+	g := &stage{t: t, script: s, server: startServer(t, s.env...), schemas: schemas,
+		clients: map[string]*client{}, vars: map[string]string{}}
+	for i, st := range s.steps {
+		if st.client == "" {
+			g.server.stop()
+			continue
+		}
+		g.play(st, g.expectsRefusal(i))
+	}
+	g.nothingElse()
+}
+
+func (g *stage) fail(st step, format string, args ...any) {
+	g.t.Helper()
+	g.t.Fatalf("%s, line %d (%s%s): %s", g.script.name, st.line, st.client, st.verb, fmt.Sprintf(format, args...))
+}
+
+// expectsRefusal reports whether the next thing that the sender of step i gets says that the
+// message was none: only then need it not fit the schema.
+func (g *stage) expectsRefusal(i int) bool {
+	for _, st := range g.script.steps[i+1:] {
+		if st.client == g.script.steps[i].client && st.verb == "<" {
+			return strings.Contains(st.text, `"code":"bad-message"`) || strings.Contains(st.text, `"code":"unknown-type"`)
+		}
+	}
+	return false
+}
+
+func (g *stage) play(st step, refused bool) {
+	c := g.clients[st.client]
+	if m := httpWord.FindStringSubmatch(st.text); m != nil {
+		_, status, _ := g.server.dial(g.t)
+		if strconv.Itoa(status) != m[1] {
+			g.fail(st, "the handshake was answered with %d", status)
+		}
+		return
+	}
+	if st.verb == "+" || c == nil {
+		var err error
+		if c, _, err = g.server.dial(g.t); err != nil {
+			g.fail(st, "%v", err)
+		}
+		g.clients[st.client] = c
+	}
+	for range st.times {
+		switch st.verb {
+		case ">":
+			g.send(st, c, refused)
+		case "<":
+			g.receive(st, c)
+		}
+	}
+}
+
+// send does what stands behind ">".
+func (g *stage) send(st step, c *client, refused bool) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	kind, text := websocket.MessageText, st.text
+	var err error
+	if m := closeWord.FindStringSubmatch(st.text); m != nil {
+		code, _ := strconv.Atoi(m[1])
+		err = c.ws.Close(websocket.StatusCode(code), m[2])
+		delete(g.clients, st.client)
+		text = ""
+	} else if m := sizeWord.FindStringSubmatch(st.text); m != nil {
+		size, _ := strconv.Atoi(m[1])
+		const head, tail = `{"type":"message","data":"`, `"}`
+		text = head + strings.Repeat("x", size-len(head+tail)) + tail
+	} else {
+		switch st.text {
+		case "(cut)":
+			err = c.tcp.Close()
+			delete(g.clients, st.client)
+			text = ""
+		case "(a frame without a mask)":
+			_, err = c.tcp.Write([]byte{0x81, 2, '{', '}'})
+			text = ""
+		case "(a binary message)":
+			kind, text = websocket.MessageBinary, `{"type":"ping"}`
+		case "(a message that is not UTF-8)":
+			text = "{\"type\":\"message\",\"data\":\"\xff\"}"
+		default:
+			text = variable.ReplaceAllStringFunc(text, func(v string) string { return strconv.Quote(g.vars[v[2:len(v)-1]]) })
+			if fault := g.schemas.check("clientMessage", text); fault != nil && !refused {
+				g.fail(st, "does not fit the schema: %v", fault)
+			}
+		}
+	}
+	if err == nil && text != "" {
+		err = c.ws.Write(ctx, kind, []byte(text))
+	}
+	if err != nil {
+		g.fail(st, "%v", err)
+	}
+}
+
+// receive waits for what stands behind "<" and takes nothing else, except an ack.
+func (g *stage) receive(st step, c *client) {
+	got, err := g.next(c, strings.Contains(st.text, `"type":"ack"`))
+	if m := closeWord.FindStringSubmatch(st.text); m != nil {
+		delete(g.clients, st.client)
+		var end websocket.CloseError
+		if !errors.As(err, &end) || strconv.Itoa(int(end.Code)) != m[1] || end.Reason != m[2] {
+			g.fail(st, "want %s, got %s%v", st.text, got, err)
+		}
+		return
+	}
+	if err != nil {
+		g.fail(st, "want %s\nnot %v", st.text, err)
+	}
+	var want, have any
+	if err := json.Unmarshal([]byte(st.text), &want); err != nil {
+		g.fail(st, "not JSON: %v", err)
+	}
+	if err := json.Unmarshal([]byte(got), &have); err != nil {
+		g.fail(st, "got no JSON: %v", err)
+	}
+	if !g.matches(want, have) {
+		g.fail(st, "\nwant %s\ngot  %s\nwith %v", st.text, got, g.vars)
+	}
+}
+
+// next returns the next message, which fits the schema, or the connection's end.
+func (g *stage) next(c *client, acks bool) (string, error) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	for {
+		kind, data, err := c.ws.Read(ctx)
+		if err != nil {
+			return "", err
+		}
+		if kind != websocket.MessageText {
+			return "", errors.New("a binary message")
+		}
+		if fault := g.schemas.check("serverMessage", string(data)); fault != nil {
+			return "", fmt.Errorf("%s\nwhich does not fit the schema: %w", data, fault)
+		}
+		if acks || !strings.Contains(string(data), `"type":"ack"`) {
+			return string(data), nil
+		}
+	}
+}
+
+// matches compares what came with what a document shows: "…" is anything, "$x" a value to remember.
+func (g *stage) matches(want, have any) bool {
+	switch want := want.(type) {
+	case string:
+		name, isVariable := strings.CutPrefix(want, "$")
+		text, isText := have.(string)
+		switch {
+		case want == "…":
+			return true
+		case !isVariable:
+			return isText && text == want
+		case g.vars[name] == "":
+			g.vars[name] = text
+			return isText && text != ""
+		}
+		return isText && text == g.vars[name]
+	case map[string]any:
+		object, ok := have.(map[string]any)
+		if !ok || len(object) != len(want) {
+			return false
+		}
+		for k, v := range want {
+			if inside, ok := object[k]; !ok || !g.matches(v, inside) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		list, ok := have.([]any)
+		return ok && slices.EqualFunc(want, list, g.matches)
+	}
+	return reflect.DeepEqual(want, have)
+}
+
+// nothingElse asks every connection that is left for a pong and takes it amiss when something
+// comes before it that the document does not show.
+func (g *stage) nothingElse() {
+	for _, name := range slices.Sorted(maps.Keys(g.clients)) {
+		c := g.clients[name]
+		if err := c.ws.Write(g.t.Context(), websocket.MessageText, []byte(`{"type":"ping"}`)); err != nil {
+			g.t.Errorf("%s: at the end %s is closed: %v", g.script.name, name, err)
+			continue
+		}
+		got, err := g.next(c, false)
+		if err != nil || got != `{"type":"pong"}` && !strings.Contains(got, `"for":"ping"`) {
+			g.t.Errorf("%s: at the end %s gets, and the document does not show: %s %v", g.script.name, name, got, err)
+		}
+	}
+}
+
+// ---- the server
+
+// A server is duet with settings of its own, as run starts it, on a free port.
+type server struct {
+	page string // URL, ending in a slash
+	stop context.CancelFunc
+}
+
+// startServer starts one that ends with the test. env are settings as NAME=value.
+func startServer(t testing.TB, env ...string) *server {
+	t.Helper()
+	env = append([]string{"DUET_ADDR=127.0.0.1:0", "DUET_ADMIN_ADDR=off", "DUET_STUN=off"}, env...)
+	cfg, err := parseConfig(env, descriptorLimit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	output := &announcement{page: make(chan string, 1)}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, &cfg, env, descriptorLimit(), output) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the server said:\n%s", output.text)
+		}
+	})
+	select {
+	case page := <-output.page:
+		return &server{page, stop}
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the server did not start: %v", err)
+	case <-time.After(patience):
+		t.Fatal("the server did not say where its page is")
+	}
+	return nil
+}
+
+// An announcement is what the server prints; its page's address is taken out of it.
+type announcement struct {
+	mu   sync.Mutex
+	text []byte
+	page chan string // the address, once
+	seen bool
+}
+
+var pageURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`)
+
+func (a *announcement) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.text = append(a.text, p...)
+	if u := pageURL.Find(a.text); u != nil && !a.seen {
+		a.seen = true
+		a.page <- string(u)
+	}
+	return len(p), nil
+}
+
+// dial opens a WebSocket. Where the handshake is refused it returns the HTTP status and an error.
+func (s *server) dial(t testing.TB) (_ *client, status int, _ error) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c := &client{}
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		c.tcp = conn
+		return conn, err
+	}}
+	ws, resp, err := websocket.Dial(ctx, s.page+"ws", &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"duet.v1"}})
+	if resp != nil {
+		status = resp.StatusCode
+	}
+	if err != nil {
+		transport.CloseIdleConnections()
+		return nil, status, err
+	}
+	if ws.Subprotocol() != "duet.v1" {
+		return nil, status, fmt.Errorf("the server chose subprotocol %q", ws.Subprotocol())
+	}
+	ws.SetReadLimit(1 << 20)
+	c.ws = ws
+	t.Cleanup(func() { ws.CloseNow() })
+	return c, status, nil
+}
