@@ -28,7 +28,7 @@ test: vet test-go test-js test-browser ## run every test; installs what it needs
 vet: ## go vet
 	go vet ./...
 
-test-go: need-cc ## Go tests under the race detector, fuzz seeds included
+test-go: need-cc $(NODE_STAMP) ## Go tests under the race detector, fuzz seeds included
 	CGO_ENABLED=1 go test -race -timeout 5m ./...
 
 test-js: $(NODE_STAMP) ## types and unit tests of the page's modules

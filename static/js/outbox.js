@@ -1,0 +1,134 @@
+// @ts-check
+/** @import { OutMessage } from './protocol.js' */
+
+/**
+ * @typedef {object} Entry
+ * @property {OutMessage | { type: 'leave' }} message
+ * @property {() => boolean} wanted  asked when it is about to be written
+ * @property {number} seq  0 until it is written
+ */
+
+/** Acknowledged entries that are kept for a refusal that comes after the acknowledgement. */
+const RECENT = 64
+
+/**
+ * The counted messages of one seat on their way to the server (docs/protocol.md, section 5). They stay
+ * until the server acknowledges them, survive the connection, and are numbered when they are written:
+ * what has become pointless before that (an offer that was rolled back) is never sent.
+ */
+export class Outbox {
+  /** @type {Entry[]} not acknowledged, in order: first those with a seq, then those without */
+  #entries = []
+  /** @type {Entry[]} */
+  #recent = []
+  /** @type {Entry[]} refused ones and, to keep their order, everything later for the same peers */
+  #held = []
+  #sent = 0
+  #acked = 0
+  #limit
+
+  /** @param {number} [limit]  messages held at most */
+  constructor(limit = 256) {
+    this.#limit = limit
+  }
+
+  /** How many messages wait: unwritten, unacknowledged or refused. */
+  get size() {
+    return this.#entries.length + this.#held.length
+  }
+
+  /**
+   * Takes a message. It returns false where there is no room for it.
+   * @param {Entry['message']} message
+   * @param {() => boolean} [wanted]
+   */
+  add(message, wanted = () => true) {
+    this.#forgetUnwanted()
+    if (this.size >= this.#limit) return false
+    const entry = { message, wanted, seq: 0 }
+    const waits = this.#held.some((other) => target(other) === target(entry))
+    ;(waits ? this.#held : this.#entries).push(entry)
+    return true
+  }
+
+  /** Numbers and returns what has not been written to this connection. */
+  take() {
+    this.#forgetUnwanted()
+    const due = this.#entries.filter((entry) => entry.seq === 0)
+    for (const entry of due) entry.seq = ++this.#sent
+    return due.map((entry) => ({ ...entry.message, seq: entry.seq }))
+  }
+
+  /**
+   * The server has handled everything up to `received`. It returns false where that cannot be.
+   * @param {number} received
+   */
+  acknowledge(received) {
+    if (received > this.#sent || received < this.#acked) return false
+    this.#acked = received
+    const done = this.#entries.filter((entry) => entry.seq > 0 && entry.seq <= received)
+    this.#entries = this.#entries.slice(done.length)
+    this.#recent = [...this.#recent, ...done].slice(-RECENT)
+    return true
+  }
+
+  /**
+   * The seat is back on a new connection. What the server has not handled is written again, with
+   * numbers from `received` + 1: the old connection can add nothing any more. It returns false where
+   * the counters contradict each other.
+   * @param {number} received
+   */
+  resume(received) {
+    if (!this.acknowledge(received)) return false
+    for (const entry of this.#entries) entry.seq = 0
+    this.#sent = received
+    return true
+  }
+
+  /** A new seat counts from 1, and nobody knows what became of the messages of the old one. */
+  reset() {
+    this.#entries = []
+    this.#recent = []
+    this.#held = []
+    this.#sent = this.#acked = 0
+  }
+
+  /**
+   * The message that was written as `seq`, if it is still known.
+   * @param {number} seq
+   */
+  find(seq) {
+    return [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)?.message
+  }
+
+  /**
+   * The server has refused `seq` for now: it is held until `release`, and what follows to the same
+   * peer behind it. The refused number is used up. It returns false for an unknown `seq`.
+   * @param {number} seq
+   */
+  hold(seq) {
+    const found = [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)
+    if (!found) return false
+    this.#held.push({ ...found, seq: 0 })
+    // Used up, and still counted as unacknowledged; it is not wanted a second time by `resume`.
+    found.wanted = () => false
+    this.#recent = this.#recent.filter((entry) => entry !== found)
+    return true
+  }
+
+  /** Puts what was held in line again. */
+  release() {
+    this.#entries.push(...this.#held)
+    this.#held = []
+  }
+
+  #forgetUnwanted() {
+    this.#entries = this.#entries.filter((entry) => entry.seq > 0 || entry.wanted())
+    this.#held = this.#held.filter((entry) => entry.wanted())
+  }
+}
+
+/** @param {Entry} entry */
+function target({ message }) {
+  return 'to' in message ? message.to : undefined
+}

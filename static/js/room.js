@@ -1,0 +1,361 @@
+// @ts-check
+/** A room as one of its members sees it: who is there, and a call with each of them. */
+import { Call } from './call.js'
+import { SignalingClient } from './signaling.js'
+import { realClock, Timers } from './timers.js'
+
+/** @import { Kind } from './call.js' */
+/** @import { Joined, LeaveReason, Peer, PeerMessage, RoomMessage } from './protocol.js' */
+/** @import { End, SignalState } from './signaling.js' */
+/** @import { Clock } from './timers.js' */
+
+/** A member whose seat is gone and whose media has stopped is removed after this long. */
+const FADE = 10_000
+/** The longest chat text, in UTF-16 units. */
+export const MAX_CHAT = 4000
+
+/**
+ * @typedef {object} Member
+ * @property {string} id
+ * @property {string} name  may be empty
+ * @property {'here' | 'away' | 'gone'} presence  of its signaling: connected, its seat waits, or no seat
+ *   any more while its media still comes
+ * @property {Call} call
+ * @property {MediaState} media
+ *
+ * What a member sends, by its own word. True until it says otherwise.
+ * @typedef {{ audio: boolean, video: boolean }} MediaState
+ *
+ * What members tell each other over the data channel.
+ * @typedef {{ type: 'chat', text: string } | ({ type: 'media' } & MediaState)} Said
+ *
+ * @typedef {object} RoomOptions
+ * @property {SignalingClient} signaling  not yet connected
+ * @property {MediaStreamTrack[]} [tracks]  what we send to everybody
+ * @property {MediaState} [media]  what we say that we send
+ * @property {(options: import('./call.js').CallOptions) => Call} [newCall]
+ * @property {Clock} [clock]
+ */
+
+/**
+ * Joins calls to the room's events. A lost connection never ends a call, and a peer that keeps its id
+ * keeps its call. Fires:
+ * - `change`: members, their calls or our signaling have changed
+ * - `member` Member: somebody new
+ * - `member-left` `{ member, reason }`
+ * - `member-back` Member
+ * - `chat` `{ from: Member, text }`
+ * - `closed` End: there is no signaling any more. Running calls go on, unless another page took our
+ *   place, the operator removed us, or we left
+ * - `trouble` Error: for the log
+ */
+export class Room extends EventTarget {
+  /** @type {Map<string, Member>} by id, in order of arrival */
+  members = new Map()
+  signaling
+  /** @type {End | undefined} */
+  ended
+  /** Whether the room was joined at least once, and when the next connection is due. */
+  joined = false
+  /** @type {{ state: SignalState, retryIn?: number, code?: number }} */
+  signal = { state: 'idle' }
+  /** @type {string | undefined} */
+  #id
+  /** @type {RTCIceServer[]} */
+  #iceServers = []
+  /** @type {Map<Kind, MediaStreamTrack>} */
+  #tracks
+  #media
+  #newCall
+  #timers
+
+  /** @param {RoomOptions} options */
+  constructor({
+    signaling,
+    tracks = [],
+    media = { audio: true, video: true },
+    newCall = (options) => new Call(options),
+    clock = realClock,
+  }) {
+    super()
+    this.signaling = signaling
+    this.#tracks = new Map(tracks.map((track) => [/** @type {Kind} */ (track.kind), track]))
+    this.#media = media
+    this.#newCall = newCall
+    this.#timers = new Timers(clock)
+    this.#on('joined', (detail) => this.#joined(detail))
+    this.#on('message', (detail) => this.#receive(detail))
+    this.#on('refused', (detail) => this.#report(new Error(`${detail.code}: ${detail.message ?? detail.for}`)))
+    this.#on('closed', (detail) => this.#closed(detail))
+    this.#on('state', (detail) => {
+      this.signal = detail
+      this.#changed()
+    })
+  }
+
+  join() {
+    this.signaling.connect()
+  }
+
+  /** Hangs up. The others are told before their connections end. */
+  leave() {
+    this.signaling.leave()
+  }
+
+  /**
+   * Says something to everybody who can be reached. It returns how many that were.
+   * @param {string} text  at most MAX_CHAT long
+   */
+  chat(text) {
+    return this.#say({ type: 'chat', text: text.slice(0, MAX_CHAT) })
+  }
+
+  /**
+   * Sends another track of this kind to everybody, or none.
+   * @param {Kind} kind
+   * @param {MediaStreamTrack | null} track
+   */
+  async setTrack(kind, track) {
+    if (track) this.#tracks.set(kind, track)
+    else this.#tracks.delete(kind)
+    await Promise.all([...this.members.values()].map(({ call }) => call.setTrack(kind, track)))
+  }
+
+  /**
+   * Tells everybody what we send.
+   * @param {MediaState} media
+   */
+  setMedia(media) {
+    this.#media = { ...media }
+    this.#say({ type: 'media', ...this.#media })
+  }
+
+  /** @param {Said} data */
+  #say(data) {
+    return [...this.members.values()].filter(({ call }) => call.say(data)).length
+  }
+
+  // --- the room's events ----------------------------------------------------------------------
+
+  /** @param {Joined} m */
+  #joined(m) {
+    const first = !this.joined
+    this.joined = true
+    this.#useIceServers(m.iceServers)
+    if (this.#id !== m.id) this.#startAnew(m.id)
+    // A resumed seat gets every event that it missed, one by one: the list would only anticipate them.
+    if (first || !m.resumed) this.#meet(m.peers)
+    this.#changed()
+  }
+
+  /**
+   * We are somebody new to the others, who will call our new id.
+   * @param {string} id
+   */
+  #startAnew(id) {
+    this.#id = id
+    for (const member of [...this.members.values()]) this.#remove(member, 'replaced')
+  }
+
+  /**
+   * Those who were here before us: we are polite to them and call them.
+   * @param {Peer[]} peers
+   */
+  #meet(peers) {
+    const here = new Set(peers.map((peer) => peer.id))
+    for (const member of this.members.values()) if (!here.has(member.id)) this.#gone(member, 'timeout')
+    for (const peer of peers) this.#arrived(peer, { polite: true })
+  }
+
+  /** @param {RoomMessage | PeerMessage} m */
+  #receive(m) {
+    switch (m.type) {
+      case 'peer-joined':
+        this.#arrived(m.peer, { polite: false })
+        break
+      case 'peer-away':
+        this.#setPresence(m.peer, 'away')
+        break
+      case 'peer-back':
+        this.#setPresence(m.peer, 'here')
+        break
+      case 'peer-left':
+        this.#left(m.peer, m.reason)
+        break
+      case 'offer':
+      case 'answer':
+      case 'candidate':
+        this.members.get(m.from)?.call.receive(m)
+        return
+      default:
+        return // an application's own `message`: not ours
+    }
+    this.#changed()
+  }
+
+  /**
+   * @param {Peer} peer
+   * @param {{ polite: boolean }} order
+   */
+  #arrived(peer, { polite }) {
+    const known = this.members.get(peer.id)
+    if (!known) return this.#add(peer, polite)
+    // The same id is the same page with the same connection: it goes on.
+    this.#timers.cancel(peer.id)
+    known.name = peer.name ?? ''
+    known.presence = peer.away ? 'away' : 'here'
+    known.call.away = Boolean(peer.away)
+    known.call.resync({ polite })
+  }
+
+  /**
+   * @param {Peer} peer
+   * @param {boolean} polite
+   */
+  #add(peer, polite) {
+    const call = this.#newCall({
+      polite,
+      offersFirst: polite,
+      iceServers: this.#iceServers,
+      tracks: [...this.#tracks.values()],
+      send: (message, wanted) => this.signaling.send({ ...message, to: peer.id }, wanted),
+    })
+    call.away = Boolean(peer.away)
+    /** @type {Member} */
+    const member = {
+      id: peer.id,
+      name: peer.name ?? '',
+      presence: peer.away ? 'away' : 'here',
+      call,
+      media: { audio: true, video: true },
+    }
+    this.members.set(peer.id, member)
+    this.#follow(member)
+    this.dispatchEvent(new CustomEvent('member', { detail: member }))
+  }
+
+  /** @param {Member} member */
+  #follow(member) {
+    const { call } = member
+    call.addEventListener('state', () => {
+      this.#fade(member)
+      this.#changed()
+    })
+    call.addEventListener('channel', () => call.say({ type: 'media', ...this.#media }))
+    call.addEventListener('data', (event) => this.#heard(member, /** @type {CustomEvent} */ (event).detail))
+    call.addEventListener('trouble', (event) => this.#report(/** @type {CustomEvent} */ (event).detail))
+    call.addEventListener('media', () => this.#changed())
+  }
+
+  /**
+   * @param {Peer} peer
+   * @param {'here' | 'away'} presence
+   */
+  #setPresence(peer, presence) {
+    const member = this.members.get(peer.id)
+    if (!member) return
+    member.presence = presence
+    member.call.away = presence === 'away'
+    if (presence === 'here') this.dispatchEvent(new CustomEvent('member-back', { detail: member }))
+  }
+
+  /**
+   * @param {Peer} peer
+   * @param {LeaveReason} reason
+   */
+  #left(peer, reason) {
+    const member = this.members.get(peer.id)
+    if (!member) return
+    if (reason === 'left' || reason === 'replaced' || reason === 'kicked') this.#remove(member, reason)
+    else this.#gone(member, reason)
+  }
+
+  /**
+   * Its signaling is gone, which by itself does not end its media.
+   * @param {Member} member
+   * @param {LeaveReason} reason
+   */
+  #gone(member, reason) {
+    member.presence = 'gone'
+    member.call.away = true
+    this.#fade(member, reason)
+  }
+
+  /**
+   * Nobody can repair the call of a member that is gone: it ends some time after its media stops.
+   * @param {Member} member
+   * @param {LeaveReason} [reason]
+   */
+  #fade(member, reason = 'timeout') {
+    if (member.presence !== 'gone' || member.call.state === 'closed') return
+    if (member.call.state === 'connected') this.#timers.cancel(member.id)
+    else this.#timers.set(member.id, FADE, () => this.#remove(member, reason))
+  }
+
+  /**
+   * @param {Member} member
+   * @param {LeaveReason} reason
+   */
+  #remove(member, reason) {
+    this.#timers.cancel(member.id)
+    this.members.delete(member.id)
+    member.call.close()
+    this.dispatchEvent(new CustomEvent('member-left', { detail: { member, reason } }))
+    this.#changed()
+  }
+
+  /** @param {End} end */
+  #closed(end) {
+    this.ended = end
+    const over = end.why === 'left' || (end.code ?? 0) >= 4500
+    for (const member of [...this.members.values()]) {
+      if (over) this.#remove(member, 'left')
+      else this.#gone(member, 'timeout')
+    }
+    this.dispatchEvent(new CustomEvent('closed', { detail: end }))
+    this.#changed()
+  }
+
+  // --- what members say -----------------------------------------------------------------------
+
+  /**
+   * @param {Member} member
+   * @param {unknown} data  whatever came: nothing of it is certain
+   */
+  #heard(member, data) {
+    if (typeof data !== 'object' || data === null || !('type' in data)) return
+    if (data.type === 'chat' && 'text' in data && typeof data.text === 'string') {
+      const text = data.text.slice(0, MAX_CHAT)
+      this.dispatchEvent(new CustomEvent('chat', { detail: { from: member, text } }))
+    } else if (data.type === 'media' && 'audio' in data && 'video' in data) {
+      member.media = { audio: data.audio === true, video: data.video === true }
+      this.#changed()
+    }
+  }
+
+  // --- helpers --------------------------------------------------------------------------------
+
+  /** @param {RTCIceServer[]} iceServers */
+  #useIceServers(iceServers) {
+    if (JSON.stringify(iceServers) === JSON.stringify(this.#iceServers)) return
+    this.#iceServers = iceServers
+    for (const { call } of this.members.values()) call.setIceServers(iceServers)
+  }
+
+  /**
+   * @param {string} type
+   * @param {(detail: any) => void} handle
+   */
+  #on(type, handle) {
+    this.signaling.addEventListener(type, (event) => handle(/** @type {CustomEvent} */ (event).detail))
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event('change'))
+  }
+
+  /** @param {unknown} error */
+  #report(error) {
+    this.dispatchEvent(new CustomEvent('trouble', { detail: error }))
+  }
+}

@@ -1,0 +1,403 @@
+// @ts-check
+/**
+ * The signaling client: one seat in one room over however many connections it takes
+ * (docs/protocol.md, section 5).
+ */
+import { Backoff } from './backoff.js'
+import { Outbox } from './outbox.js'
+import { afterClose, CLOSE, decode, joinIsHopeless, SUBPROTOCOL } from './protocol.js'
+import { realClock, Timers } from './timers.js'
+
+/** @import { ErrorMessage, Joined, OutMessage, ServerMessage } from './protocol.js' */
+/** @import { Clock } from './timers.js' */
+
+/** No `joined` this long after a connection was begun: it is given up. */
+const JOIN_DEADLINE = 10_000
+/** A `ping` is sent when nothing has come for this long. */
+const IDLE = 25_000
+/** A connection that stays silent this long after a `ping` is given up, without waiting for its close. */
+const PONG_DEADLINE = 5_000
+/** A connection counts as stable, and the waits start short again, this long after `joined`. */
+const STABLE = 5_000
+/** An `ack` goes out after this many counted messages, or this long after the first of them. */
+const ACK_EVERY = 8
+const ACK_DELAY = 1_000
+
+/**
+ * Why it is over: `left` (we did), `refused` (the join, with its `error`) or `closed` (by the server).
+ * @typedef {{ why: 'left' | 'refused' | 'closed', code?: number, error?: ErrorMessage }} End
+ *
+ * - `idle`: `connect` was not called yet
+ * - `connecting`: a socket is being opened
+ * - `joining`: `join` was sent
+ * - `joined`: messages flow
+ * - `waiting`: the connection was lost, the next one is `retryIn` milliseconds away
+ * - `closed`: over for good
+ * @typedef {'idle' | 'connecting' | 'joining' | 'joined' | 'waiting' | 'closed'} SignalState
+ *
+ * @typedef {object} SignalingOptions
+ * @property {string} url  ws: or wss:
+ * @property {string} room
+ * @property {string} [name]
+ * @property {string} [token]
+ * @property {string} [session]  the key of the seat; made here where it is left out
+ * @property {string} [replaces]  the key of an earlier load of this page, whose seat is to end
+ * @property {new (url: string, protocol: string) => WebSocket} [WebSocket]
+ * @property {Clock} [clock]
+ * @property {() => number} [random]  in [0, 1)
+ * @property {(bytes: Uint8Array<ArrayBuffer>) => Uint8Array} [fill]  cryptographic randomness
+ */
+
+/**
+ * A new session key: 24 random bytes as base64url, 32 characters. crypto.randomUUID is missing on
+ * insecure origins.
+ * @param {(bytes: Uint8Array<ArrayBuffer>) => Uint8Array} [fill]
+ */
+export function newSessionKey(fill = (bytes) => crypto.getRandomValues(bytes)) {
+  const bytes = fill(new Uint8Array(24))
+  return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_')
+}
+
+/**
+ * Fires, each with its `detail`:
+ * - `state` `{ state, retryIn?, code? }`: see SignalState
+ * - `joined` Joined: on every connection. With `resumed` nothing was lost; without it the seat is new
+ *   and whatever was under way is unknown
+ * - `message` RoomMessage | PeerMessage: exactly once and in order
+ * - `session` string: the key has changed
+ * - `refused` ErrorMessage & `{ message }`: the server refused a message of ours; `busy` and
+ *   `rate-limited` are tried again by themselves
+ * - `closed` End
+ */
+export class SignalingClient extends EventTarget {
+  /** @type {SignalState} */
+  #state = 'idle'
+  /** @type {string | undefined} */
+  #id
+  /** @type {WebSocket | undefined} */
+  #socket
+  /** @type {AbortController | undefined} ends the listeners of #socket */
+  #listening
+  #outbox = new Outbox()
+  /** The last counted message handled, and how many of them are not acknowledged. */
+  #received = 0
+  #unacknowledged = 0
+  #attempt = 0
+  #options
+  #session
+  #replaces
+  #WebSocket
+  #timers
+  #reconnects
+  #retries
+
+  /** @param {SignalingOptions} options */
+  constructor(options) {
+    super()
+    this.#options = options
+    this.#session = options.session ?? newSessionKey(options.fill)
+    this.#replaces = options.replaces
+    this.#WebSocket = options.WebSocket ?? globalThis.WebSocket
+    this.#timers = new Timers(options.clock ?? realClock)
+    this.#reconnects = new Backoff({ random: options.random })
+    this.#retries = new Backoff({ random: options.random })
+  }
+
+  get state() {
+    return this.#state
+  }
+
+  /** Our id in the room, once joined. It stays the same for as long as the session key does. */
+  get id() {
+    return this.#id
+  }
+
+  /** The key of the seat: a secret between this client and the server. */
+  get session() {
+    return this.#session
+  }
+
+  connect() {
+    if (this.#state === 'idle') this.#open()
+  }
+
+  /**
+   * Sends a message, or keeps it until there is a connection: at most 256 wait. `wanted` is asked just
+   * before it is written; on false it is dropped. It returns false when the message was not accepted:
+   * there is no seat yet or any more, or too much waits.
+   * @param {OutMessage} message
+   * @param {() => boolean} [wanted]
+   */
+  send(message, wanted) {
+    if (this.#state === 'closed' || this.#id === undefined) return false
+    const accepted = this.#outbox.add(message, wanted)
+    this.#flush()
+    return accepted
+  }
+
+  /** Gives the seat up and ends the client. Safe while a page goes away. */
+  leave() {
+    if (this.#state === 'closed') return
+    if (this.#state === 'joined') {
+      this.#outbox.release()
+      this.#outbox.add({ type: 'leave' })
+      this.#flush()
+    }
+    this.#end({ why: 'left' }, CLOSE.normal)
+  }
+
+  /**
+   * Finds out at once whether the connection still lives. Call it when the network changed or the page
+   * woke up: a socket may be dead for minutes before its close comes.
+   */
+  probe() {
+    if (this.#state === 'waiting') this.#open()
+    else if (this.#state === 'joined') this.#ping()
+  }
+
+  // --- one connection -------------------------------------------------------------------------
+
+  #open() {
+    this.#timers.cancel('reconnect')
+    this.#setState('connecting')
+    this.#listening = new AbortController()
+    const { signal } = this.#listening
+    const socket = (this.#socket = new this.#WebSocket(this.#options.url, SUBPROTOCOL))
+    socket.addEventListener('open', () => this.#join(), { signal })
+    socket.addEventListener('message', (event) => this.#receive(decode(event.data)), { signal })
+    socket.addEventListener('close', (event) => this.#lost(event.code), { signal })
+    this.#timers.set('join', JOIN_DEADLINE, () => this.#giveUp())
+  }
+
+  #join() {
+    this.#setState('joining')
+    const { room, name, token } = this.#options
+    this.#write({
+      type: 'join',
+      room,
+      name: name || undefined,
+      token,
+      session: this.#session,
+      attempt: ++this.#attempt,
+      received: this.#received,
+      replaces: this.#replaces,
+    })
+  }
+
+  /** Leaves the socket to itself: nothing it still says is heard. Its seat waits for us. */
+  #giveUp() {
+    this.#drop(CLOSE.reconnecting, 'reconnecting')
+    this.#comeBack(1006)
+  }
+
+  /** @param {number} code  the close code of the connection that has ended */
+  #lost(code) {
+    this.#drop()
+    const next = afterClose(code)
+    if (next === 'end') return this.#end({ why: 'closed', code })
+    if (next === 'new-session') this.#renew()
+    this.#comeBack(code)
+  }
+
+  /** Our counters and the server's contradict each other: start again with a new seat. */
+  #outOfSync() {
+    this.#drop(CLOSE.outOfSync, 'out-of-sync')
+    this.#renew()
+    this.#comeBack(CLOSE.outOfSync)
+  }
+
+  /**
+   * @param {number} code
+   * @param {number} [least]  milliseconds to wait at least
+   */
+  #comeBack(code, least = 0) {
+    const retryIn = Math.max(least, this.#reconnects.next())
+    this.#timers.set('reconnect', retryIn, () => this.#open())
+    this.#setState('waiting', { retryIn, code })
+  }
+
+  /** The next seat is another one, and takes the place of this one. */
+  #renew() {
+    this.#replaces = this.#session
+    this.#session = newSessionKey(this.#options.fill)
+    this.#attempt = 0
+    this.#startCounting()
+    this.dispatchEvent(new CustomEvent('session', { detail: this.#session }))
+  }
+
+  #startCounting() {
+    this.#outbox.reset()
+    this.#received = 0
+  }
+
+  /**
+   * Ends this connection and everything that waits for it.
+   * @param {number} [code]  to close with, where it is still open
+   * @param {string} [reason]
+   */
+  #drop(code, reason) {
+    this.#listening?.abort()
+    this.#timers.cancelAll()
+    this.#unacknowledged = 0
+    if (code !== undefined) this.#socket?.close(code, reason)
+    this.#socket = undefined
+  }
+
+  /**
+   * @param {End} end
+   * @param {number} [code]
+   */
+  #end(end, code) {
+    this.#drop(code)
+    this.#setState('closed')
+    this.dispatchEvent(new CustomEvent('closed', { detail: end }))
+  }
+
+  // --- what arrives ---------------------------------------------------------------------------
+
+  /** @param {ServerMessage} m */
+  #receive(m) {
+    this.#heard()
+    if (m.seq !== undefined && !this.#count(m.seq)) return
+    switch (m.type) {
+      case 'joined':
+        return this.#joined(m)
+      case 'ack':
+        if (!this.#outbox.acknowledge(m.received)) this.#outOfSync()
+        return
+      case 'error':
+        return m.for === 'join' ? this.#refusedJoin(m) : this.#refused(m)
+      case 'pong':
+      case 'left':
+      case 'unknown':
+        return
+      default:
+        this.dispatchEvent(new CustomEvent('message', { detail: m }))
+    }
+  }
+
+  /**
+   * Counts a message in. It returns false for one that was handled before, or must not be.
+   * @param {number} seq
+   */
+  #count(seq) {
+    if (seq <= this.#received) return false
+    if (seq > this.#received + 1) {
+      this.#outOfSync()
+      return false
+    }
+    this.#received = seq
+    if (++this.#unacknowledged >= ACK_EVERY) this.#acknowledge()
+    else if (this.#unacknowledged === 1) this.#timers.set('ack', ACK_DELAY, () => this.#acknowledge())
+    return true
+  }
+
+  #acknowledge() {
+    this.#timers.cancel('ack')
+    this.#unacknowledged = 0
+    this.#write({ type: 'ack', received: this.#received })
+  }
+
+  /** @param {Joined} m */
+  #joined(m) {
+    if (this.#state !== 'joining') return
+    if (!m.resumed) this.#startCounting()
+    else if (!this.#outbox.resume(m.received)) return this.#outOfSync()
+    this.#timers.cancel('join')
+    this.#timers.set('stable', STABLE, () => this.#reconnects.reset())
+    this.#id = m.id
+    this.#replaces = undefined
+    this.#setState('joined')
+    this.#outbox.release()
+    this.#flush()
+    this.dispatchEvent(new CustomEvent('joined', { detail: m }))
+  }
+
+  /** @param {ErrorMessage} error */
+  #refusedJoin(error) {
+    if (joinIsHopeless(error.code)) return this.#end({ why: 'refused', error }, CLOSE.normal)
+    if (error.code === 'out-of-sync') return this.#outOfSync()
+    this.#drop(CLOSE.reconnecting, 'reconnecting')
+    this.#comeBack(1006, (error.retryAfter ?? 0) * 1000)
+  }
+
+  /**
+   * A message of ours was refused: handled, but not accepted.
+   * @param {ErrorMessage} error
+   */
+  #refused(error) {
+    const { code, ref } = error
+    const message = ref === undefined ? undefined : this.#outbox.find(ref)
+    if (ref !== undefined && (code === 'busy' || code === 'rate-limited')) this.#tryAgain(ref)
+    this.dispatchEvent(new CustomEvent('refused', { detail: { ...error, message } }))
+  }
+
+  /** @param {number} ref */
+  #tryAgain(ref) {
+    if (!this.#outbox.hold(ref) || this.#timers.has('retry')) return
+    this.#timers.cancel('calm')
+    this.#timers.set('retry', 500 + this.#retries.next(), () => {
+      this.#outbox.release()
+      this.#flush()
+      this.#timers.set('calm', STABLE, () => this.#retries.reset())
+    })
+  }
+
+  // --- signs of life --------------------------------------------------------------------------
+
+  #heard() {
+    this.#timers.cancel('pong')
+    this.#timers.set('idle', IDLE, () => this.#ping())
+  }
+
+  #ping() {
+    if (this.#socket?.readyState !== 1) return this.#giveUp()
+    this.#write({ type: 'ping' })
+    if (!this.#timers.has('pong')) this.#timers.set('pong', PONG_DEADLINE, () => this.#giveUp())
+  }
+
+  // --- what goes out --------------------------------------------------------------------------
+
+  #flush() {
+    if (this.#state !== 'joined') return
+    for (const message of this.#outbox.take()) this.#write(message)
+  }
+
+  /** @param {object} message */
+  #write(message) {
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message))
+  }
+
+  /**
+   * @param {SignalState} state
+   * @param {{ retryIn?: number, code?: number }} [more]
+   */
+  #setState(state, more) {
+    this.#state = state
+    this.dispatchEvent(new CustomEvent('state', { detail: { state, ...more } }))
+  }
+}
+
+/**
+ * Lets a client follow the life of its page, until `signal` is aborted: it leaves when the page goes
+ * for good and looks after its connection when the page or the network comes back.
+ * @param {SignalingClient} client
+ * @param {object} page
+ * @param {EventTarget} page.window
+ * @param {EventTarget & { visibilityState: string }} page.document
+ * @param {AbortSignal} page.signal
+ */
+export function followPage(client, { window, document, signal }) {
+  const probe = () => client.probe()
+  window.addEventListener('online', probe, { signal })
+  window.addEventListener('pageshow', probe, { signal })
+  document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && probe(), { signal })
+  window.addEventListener(
+    'pagehide',
+    (event) => {
+      // A persisted page may come back: its seat waits, and `pageshow` takes it again.
+      if (!(/** @type {PageTransitionEvent} */ (event).persisted)) client.leave()
+    },
+    { signal },
+  )
+}

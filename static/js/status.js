@@ -1,0 +1,115 @@
+// @ts-check
+/** What the status line says: the one sentence that matters most right now. */
+import { text } from './texts.js'
+
+/** @import { End } from './signaling.js' */
+/** @import { Room, Member } from './room.js' */
+/** @import { LocalMedia } from './media.js' */
+/** @import { TextKey } from './texts.js' */
+
+/**
+ * @typedef {object} Status
+ * @property {TextKey} key
+ * @property {Record<string, string | number>} [values]
+ * @property {'quiet' | 'busy' | 'good' | 'bad'} [level]
+ */
+
+/**
+ * @param {Pick<Room, 'members' | 'signal' | 'joined' | 'ended'>} room
+ * @param {Status} [news]  something that has just happened
+ * @returns {Status}
+ */
+export function statusOf(room, news) {
+  const members = [...room.members.values()]
+  const callIsUp = members.some(({ call }) => call.state === 'connected')
+  if (room.ended) return endOf(room.ended, callIsUp)
+  if (room.signal.state !== 'joined') return signalOf(room, callIsUp)
+  if (news) return news
+  if (members.length === 0) return { key: 'waiting', level: 'quiet' }
+  return members.map(memberStatus).find((status) => status.key !== 'connected') ?? allConnected(members)
+}
+
+/**
+ * @param {Pick<Room, 'signal' | 'joined'>} room
+ * @param {boolean} callIsUp
+ * @returns {Status}
+ */
+function signalOf({ signal, joined }, callIsUp) {
+  if (callIsUp) return { key: 'signal-lost-call-up', level: 'busy' }
+  if (joined) return { key: 'signal-lost', level: 'busy' }
+  return signal.state === 'waiting' ? { key: 'unreachable', level: 'bad' } : { key: 'connecting', level: 'busy' }
+}
+
+/**
+ * @param {Member} member
+ * @returns {Status}
+ */
+function memberStatus(member) {
+  const values = { name: nameOf(member) }
+  const { state } = member.call
+  if (member.presence !== 'here') {
+    return { key: state === 'connected' ? 'peer-away-call-up' : 'peer-away', values, level: 'busy' }
+  }
+  switch (state) {
+    case 'connected':
+      return { key: 'connected', values, level: 'good' }
+    case 'unstable':
+      return { key: 'unstable', values, level: 'busy' }
+    case 'blocked':
+    case 'unanswered':
+      return { key: state, values, level: 'bad' }
+    default:
+      return { key: 'calling', values, level: 'busy' }
+  }
+}
+
+/**
+ * @param {Member[]} members
+ * @returns {Status}
+ */
+function allConnected(members) {
+  const [only] = members
+  if (only && members.length === 1) return { key: 'connected', values: { name: nameOf(only) }, level: 'good' }
+  return { key: 'connectedMany', values: { count: members.length }, level: 'good' }
+}
+
+/**
+ * @param {End} end
+ * @param {boolean} [callIsUp]
+ * @returns {Status}
+ */
+export function endOf({ why, code = 0, error }, callIsUp = false) {
+  if (why === 'left') return { key: 'left', level: 'quiet' }
+  if (code === 4501) return { key: 'kicked', level: 'bad' }
+  if (code >= 4500) return { key: 'replaced', level: 'bad' }
+  if (callIsUp) return { key: 'signal-ended-call-up', values: { code: error?.code ?? code }, level: 'bad' }
+  if (why === 'closed') return { key: 'signal-ended', values: { code }, level: 'bad' }
+  switch (error?.code) {
+    case 'room-full':
+      if (error.retryAfter) return { key: 'room-full-retry', values: { seconds: error.retryAfter }, level: 'bad' }
+      return { key: 'room-full', level: 'bad' }
+    case 'unauthorized':
+    case 'forbidden':
+      return { key: error.code, level: 'bad' }
+    default:
+      return { key: 'refused', values: { message: error?.message ?? '' }, level: 'bad' }
+  }
+}
+
+/**
+ * Why others cannot see or hear us; undefined where they can.
+ * @param {Pick<LocalMedia, 'problems'>} media
+ * @returns {Status | undefined}
+ */
+export function mediaNote({ problems }) {
+  const problem = problems.get('audio') ?? problems.get('video')
+  if (!problem) return undefined
+  if (problem !== 'missing') return { key: `media-${problem}`, values: { origin: globalThis.location?.origin ?? '' } }
+  if (problems.size === 2) return { key: 'media-missing-both' }
+  return { key: problems.has('audio') ? 'media-missing-audio' : 'media-missing-video' }
+}
+
+/** @param {Pick<Member, 'name'>} member */
+export function nameOf(member) {
+  return member.name || text('somebody')
+}

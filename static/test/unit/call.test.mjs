@@ -1,0 +1,377 @@
+import assert from 'node:assert/strict'
+import { beforeEach, test } from 'node:test'
+import { Call } from '../../js/call.js'
+import { FakeClock, FakeMediaStream, FakePeerConnection, seeded, settle } from './fakes.mjs'
+
+beforeEach(() => {
+  FakePeerConnection.all = []
+})
+
+const camera = () => Object.assign(new EventTarget(), { kind: 'video' })
+
+/** One call; what it sends is kept in `sent`, with the question whether it is still wanted. */
+function setUp(options = {}) {
+  const clock = options.clock ?? new FakeClock()
+  const sent = []
+  const call = new Call({
+    polite: true,
+    offersFirst: true,
+    send: (message, wanted) => Boolean(sent.push({ ...message, wanted })),
+    RTCPeerConnection: FakePeerConnection,
+    MediaStream: FakeMediaStream,
+    clock,
+    ...options,
+  })
+  const troubles = []
+  call.addEventListener('trouble', ({ detail }) => troubles.push(String(detail)))
+  return { call, clock, sent, troubles, pc: call.pc, types: () => sent.map((m) => m.type) }
+}
+
+const sdp = (ufrag, setup = 'actpass') => `v=0\r\na=ice-ufrag:${ufrag}\r\na=setup:${setup}\r\n`
+const offerOf = (ufrag) => ({ type: 'offer', from: 'you', sdp: sdp(ufrag) })
+const answerOf = (ufrag, setup = 'active') => ({ type: 'answer', from: 'you', sdp: sdp(ufrag, setup) })
+const candidateOf = (ufrag, n = 1) => ({
+  type: 'candidate', from: 'you', candidate: { candidate: `candidate:${n}`, sdpMid: '0', usernameFragment: ufrag },
+})
+
+/** Two calls over a path that delivers in order, in `deliver`-sized steps. */
+function pair({ delays = [1, 1] } = {}) {
+  const clock = new FakeClock()
+  const wire = [[], []]
+  const make = (i, options) =>
+    setUp({ clock, send: (message, wanted) => wanted() && wire[i].push({ ...message, from: `p${i}` }), ...options })
+  const older = make(0, { polite: false, offersFirst: false, tracks: [camera()] })
+  const newer = make(1, { polite: true, offersFirst: true, tracks: [camera()] })
+  older.pc.delay = delays[0]
+  newer.pc.delay = delays[1]
+  const sides = [older, newer]
+  const counts = { offer: 0, answer: 0, candidate: 0 }
+  const deliver = async (from, n = Infinity) => {
+    for (const m of wire[from].splice(0, n)) {
+      counts[m.type]++
+      sides[1 - from].call.receive(m)
+    }
+  }
+  const quiet = async () => {
+    for (let i = 0; i < 50; i++) {
+      await settle()
+      if (wire[0].length + wire[1].length === 0) return
+      await deliver(0)
+      await deliver(1)
+    }
+    assert.fail('they never come to rest')
+  }
+  return { older, newer, clock, wire, deliver, quiet, counts }
+}
+
+const agreed = ({ older, newer }) => {
+  for (const side of [older, newer]) {
+    assert.equal(side.pc.signalingState, 'stable')
+    assert.deepEqual(side.troubles, [])
+  }
+  assert.equal(older.pc.currentRemoteDescription.sdp.split('setup')[0], newer.pc.currentLocalDescription.sdp.split('setup')[0])
+  assert.equal(newer.pc.currentRemoteDescription.sdp.split('setup')[0], older.pc.currentLocalDescription.sdp.split('setup')[0])
+}
+
+test('the newcomer offers, the other side holds its own offer: one offer, one answer, no glare', async () => {
+  const both = pair()
+  await both.quiet()
+  agreed(both)
+  assert.deepEqual(both.counts, { offer: 1, answer: 1, candidate: 0 })
+  await both.clock.advance(14_000)
+  await both.quiet()
+  assert.equal(both.counts.offer, 1)
+})
+
+test('a newcomer that does not offer within 3 s gets an offer', async () => {
+  const { clock, types } = setUp({ polite: false, offersFirst: false, tracks: [camera()] })
+  await clock.advance(2_999)
+  assert.deepEqual(types(), [])
+  await clock.advance(1)
+  assert.deepEqual(types(), ['offer'])
+})
+
+test('the newcomer asks for picture and sound even without its own', () => {
+  const { pc } = setUp({ tracks: [camera()] })
+  assert.deepEqual(pc.transceivers.map((t) => [t.kind, t.direction]), [['audio', 'recvonly'], ['video', 'sendrecv']])
+  const { pc: older } = setUp({ offersFirst: false })
+  assert.deepEqual(older.transceivers, [])
+})
+
+test('glare: offers that cross always end in agreement', async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const random = seeded(seed)
+    const both = pair({ delays: [1 + Math.floor(random() * 6), 1 + Math.floor(random() * 6)] })
+    await both.quiet()
+    for (let round = 0; round < 6; round++) {
+      both.older.pc.change()
+      if (random() < 0.5) await null
+      both.newer.pc.change()
+      for (let i = 0; i < 6; i++) {
+        if (random() < 0.5) await settle()
+        await both.deliver(random() < 0.5 ? 0 : 1, 1 + Math.floor(random() * 2))
+        if (random() < 0.2) both.newer.pc.restartIce()
+      }
+      await both.quiet()
+      agreed(both)
+    }
+    assert.ok(both.newer.pc.rollbacks > 0, 'there was glare')
+    assert.equal(both.older.pc.rollbacks, 0, 'the impolite side never yields')
+  }
+})
+
+test('candidates wait for their description', async () => {
+  const { call, pc, troubles } = setUp({ polite: false, offersFirst: false })
+  await call.receive(candidateOf('their', 1))
+  await call.receive({ type: 'candidate', from: 'you', candidate: null })
+  assert.deepEqual(pc.candidates, [])
+  await call.receive(offerOf('their'))
+  assert.deepEqual(pc.candidates.map((c) => c?.candidate), ['candidate:1', undefined])
+  await call.receive(candidateOf('their', 2))
+  await call.receive(candidateOf('next', 3)) // of an offer that is yet to come
+  assert.equal(pc.candidates.length, 3)
+  await call.receive(offerOf('next'))
+  assert.equal(pc.candidates.at(-1).candidate, 'candidate:3')
+  assert.deepEqual(troubles, [])
+})
+
+test('a bounded number of candidates waits', async () => {
+  const { call, pc } = setUp({ polite: false, offersFirst: false })
+  for (let i = 0; i < 100; i++) call.receive(candidateOf('their', i))
+  await call.receive(offerOf('their'))
+  assert.equal(pc.candidates.length, 64)
+})
+
+test('candidates of an ignored offer are ignored too', async () => {
+  const { call, pc, troubles, types } = setUp({ polite: false })
+  await settle()
+  assert.deepEqual(types(), ['offer'])
+  await call.receive(offerOf('crossed'))
+  await call.receive(candidateOf('crossed'))
+  await call.receive({ type: 'candidate', from: 'you', candidate: null })
+  assert.equal(pc.signalingState, 'have-local-offer')
+  await call.receive(answerOf('their'))
+  await call.receive(candidateOf('crossed', 2))
+  await call.receive(candidateOf('their', 3))
+  await call.receive({ type: 'candidate', from: 'you', candidate: null })
+  assert.deepEqual(pc.candidates.map((c) => c?.candidate), ['candidate:3', undefined])
+  assert.deepEqual(troubles, [])
+})
+
+test('a late answer is dropped', async () => {
+  const { call, pc, troubles } = setUp()
+  await settle()
+  await call.receive(answerOf('their'))
+  await call.receive(answerOf('late'))
+  assert.match(pc.remoteDescription.sdp, /their/)
+  assert.deepEqual(troubles, [])
+})
+
+test('an offer that was rolled back, and its candidates, are no longer wanted', async () => {
+  const { call, pc, sent } = setUp()
+  await settle()
+  pc.gather('candidate:1')
+  const [offer, candidate] = sent
+  assert.deepEqual([offer.type, candidate.type], ['offer', 'candidate'])
+  assert.ok(offer.wanted() && candidate.wanted())
+  await call.receive(offerOf('their'))
+  assert.equal(offer.wanted(), false)
+  assert.equal(sent.at(-1).type, 'answer')
+  assert.equal(sent.at(-1).wanted(), true)
+  call.close()
+  assert.equal(sent.at(-1).wanted(), false)
+})
+
+test('candidates of the offer before an ICE restart are no longer wanted', async () => {
+  const { call, pc, sent } = setUp()
+  await settle()
+  pc.gather('candidate:1')
+  await call.receive(answerOf('their'))
+  pc.restartIce()
+  await settle()
+  assert.deepEqual(sent.map((m) => [m.type, m.wanted()]), [['offer', false], ['candidate', false], ['offer', true]])
+})
+
+test('the DTLS role of the first answer stays, whoever answers later', async () => {
+  // The peer answered first: it is active.
+  const one = setUp()
+  await settle()
+  await one.call.receive(answerOf('a', 'active'))
+  one.pc.restartIce()
+  await settle()
+  await one.call.receive(answerOf('b', 'passive'))
+  assert.match(one.pc.currentRemoteDescription.sdp, /setup:active/)
+  // We answered first as active: the peer is passive.
+  const two = setUp({ polite: false, offersFirst: false })
+  await two.call.receive(offerOf('a'))
+  two.pc.restartIce()
+  await settle()
+  await two.call.receive(answerOf('b', 'active'))
+  assert.match(two.pc.currentRemoteDescription.sdp, /setup:passive/)
+})
+
+test('what arrives is handled in order, one after another', async () => {
+  const { call, pc, troubles, types } = setUp({ polite: true, offersFirst: false })
+  pc.delay = 20
+  call.receive(offerOf('one'))
+  call.receive(candidateOf('one'))
+  call.receive(offerOf('two'))
+  await call.receive(candidateOf('two', 2))
+  assert.deepEqual(types(), ['answer', 'answer'])
+  assert.deepEqual(pc.candidates.map((c) => c.candidate), ['candidate:1', 'candidate:2'])
+  assert.deepEqual(troubles, [])
+})
+
+test('an offer without an answer is sent again, not while the peer is away', async () => {
+  const { call, clock, sent, types } = setUp()
+  await clock.advance(9_999)
+  assert.deepEqual(types(), ['offer'])
+  await clock.advance(1)
+  assert.deepEqual(types(), ['offer', 'offer'])
+  assert.deepEqual(sent.map((m) => m.wanted()), [false, true])
+  call.away = true
+  await clock.advance(30_000)
+  assert.equal(types().length, 2)
+})
+
+test('a new seat: an open offer goes out again, a broken connection restarts, a healthy one is left alone', async () => {
+  const open = setUp()
+  await settle()
+  open.call.resync({ polite: true })
+  assert.deepEqual(open.types(), ['offer', 'offer'])
+  assert.equal(open.sent[0].sdp, open.sent[1].sdp)
+
+  const broken = setUp()
+  await settle()
+  await broken.call.receive(answerOf('their'))
+  broken.call.resync({ polite: false })
+  await settle()
+  assert.equal(broken.pc.restarts, 1)
+  assert.deepEqual(broken.types(), ['offer', 'offer'])
+
+  const healthy = setUp()
+  await settle()
+  await healthy.call.receive(answerOf('their'))
+  healthy.pc.connection('connected')
+  healthy.call.resync({ polite: false })
+  await settle()
+  assert.equal(healthy.pc.restarts, 0)
+  assert.deepEqual(healthy.types(), ['offer'])
+  // The order of arrival has changed: now we are impolite.
+  healthy.pc.change()
+  await settle()
+  await healthy.call.receive(offerOf('crossed'))
+  assert.equal(healthy.pc.rollbacks, 0)
+
+  const holding = setUp({ offersFirst: false, tracks: [camera()] })
+  await settle()
+  holding.call.resync({ polite: true })
+  await settle()
+  assert.deepEqual(holding.types(), ['offer'])
+})
+
+test('ICE restarts: 2 s after disconnected, at once after failed, then with growing waits', async () => {
+  const { call, pc, clock } = setUp()
+  await settle()
+  await call.receive(answerOf('their'))
+  pc.connection('connected')
+  pc.connection('disconnected')
+  assert.equal(call.state, 'unstable')
+  await clock.advance(1_999)
+  pc.connection('connected') // healed by itself
+  await clock.advance(60_000)
+  assert.equal(pc.restarts, 0)
+  assert.equal(call.state, 'connected')
+
+  pc.connection('disconnected')
+  await clock.advance(2_000)
+  assert.equal(pc.restarts, 1)
+  pc.connection('failed')
+  await clock.advance(4_999)
+  assert.equal(pc.restarts, 1, 'at most one in 5 s')
+  await call.receive(answerOf('again'))
+  await clock.advance(1)
+  assert.equal(pc.restarts, 2)
+  await call.receive(answerOf('again'))
+  await clock.advance(9_999)
+  assert.equal(pc.restarts, 2)
+  await clock.advance(1)
+  assert.equal(pc.restarts, 3)
+  pc.connection('connected')
+  await clock.advance(120_000)
+  assert.equal(pc.restarts, 3)
+})
+
+test('not connected after 15 s: unanswered, or blocked', async () => {
+  const silent = setUp()
+  await silent.clock.advance(15_000)
+  assert.equal(silent.call.state, 'unanswered')
+
+  const blocked = setUp()
+  await settle()
+  await blocked.call.receive(answerOf('their'))
+  await blocked.clock.advance(14_999)
+  assert.equal(blocked.call.state, 'connecting')
+  await blocked.clock.advance(1)
+  assert.equal(blocked.call.state, 'blocked')
+  blocked.pc.connection('connected')
+  assert.equal(blocked.call.state, 'connected')
+})
+
+test('tracks: replaced without a negotiation; a first one needs one', async () => {
+  const { call, pc } = setUp({ tracks: [camera()] })
+  const second = camera()
+  await call.setTrack('video', second)
+  assert.equal(pc.transceivers[1].currentTrack, second)
+  await call.setTrack('video', null)
+  assert.deepEqual([pc.transceivers[1].currentTrack, pc.transceivers[1].direction], [null, 'sendrecv'])
+  await call.setTrack('audio', { kind: 'audio' })
+  assert.equal(pc.transceivers[0].direction, 'sendrecv')
+  const older = setUp({ offersFirst: false })
+  await older.call.setTrack('video', camera())
+  assert.equal(older.pc.transceivers.length, 1)
+})
+
+test('remote media: the first track of a kind', async () => {
+  const { call, pc } = setUp()
+  let changes = 0
+  call.addEventListener('media', () => changes++)
+  const track = (transceiver) =>
+    pc.dispatchEvent(Object.assign(new Event('track'), { track: transceiver.receiver.track, transceiver }))
+  pc.addTransceiver('video', { direction: 'recvonly' })
+  for (const transceiver of pc.transceivers) track(transceiver)
+  assert.deepEqual(call.stream.getTracks(), [pc.transceivers[0], pc.transceivers[1]].map((t) => t.receiver.track))
+  assert.equal(changes, 2)
+  pc.transceivers[0].receiver.track.dispatchEvent(new Event('mute'))
+  assert.equal(changes, 3)
+})
+
+test('data: only while the channel is open; nonsense is reported', () => {
+  const { call, pc, troubles } = setUp()
+  const heard = []
+  call.addEventListener('data', ({ detail }) => heard.push(detail))
+  assert.equal(call.say({ type: 'chat' }), false)
+  pc.channel.readyState = 'open'
+  assert.equal(call.say({ type: 'chat' }), true)
+  pc.channel.bufferedAmount = 2 ** 21
+  assert.equal(call.say({ type: 'chat' }), false)
+  pc.channel.dispatchEvent(new MessageEvent('message', { data: '{"type":"chat"}' }))
+  pc.channel.dispatchEvent(new MessageEvent('message', { data: '{' }))
+  assert.deepEqual(heard, [{ type: 'chat' }])
+  assert.equal(troubles.length, 1)
+  assert.deepEqual(pc.channel.options, { negotiated: true, id: 0 })
+})
+
+test('close ends everything, once', async () => {
+  const { call, clock, pc } = setUp()
+  const states = []
+  call.addEventListener('state', ({ detail }) => states.push(detail))
+  call.close()
+  call.close()
+  assert.deepEqual(states, ['closed'])
+  assert.equal(clock.pending, 0)
+  await call.receive(offerOf('late'))
+  call.resync({ polite: true })
+  await call.setTrack('video', camera())
+  assert.equal(pc.restarts, 0)
+})

@@ -1,0 +1,393 @@
+import assert from 'node:assert/strict'
+import { beforeEach, test } from 'node:test'
+import { followPage, newSessionKey, SignalingClient } from '../../js/signaling.js'
+import { FakeClock, FakeWebSocket, seeded, settle } from './fakes.mjs'
+
+beforeEach(() => {
+  FakeWebSocket.all = []
+})
+
+function setUp(options = {}) {
+  const clock = new FakeClock()
+  const client = new SignalingClient({
+    url: 'ws://host/ws',
+    room: 'demo',
+    name: 'Ada',
+    WebSocket: FakeWebSocket,
+    clock,
+    random: () => 0.5,
+    ...options,
+  })
+  const events = []
+  for (const type of ['state', 'joined', 'message', 'session', 'refused', 'closed']) {
+    client.addEventListener(type, ({ detail }) => events.push({ type, detail }))
+  }
+  const of = (type) => events.filter((e) => e.type === type).map((e) => e.detail)
+  return { client, clock, of }
+}
+
+const joined = (more) => ({
+  type: 'joined', room: 'demo', id: 'me', peers: [], resumed: false, received: 0, grace: 30, iceServers: [], ...more,
+})
+
+function connect({ client }, more) {
+  client.connect()
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined(more))
+  return FakeWebSocket.last
+}
+
+const counted = (socket) => socket.sent.filter((m) => m.seq !== undefined)
+const offer = (sdp) => ({ type: 'offer', sdp, to: 'you' })
+
+test('join, send, receive', () => {
+  const all = setUp({ session: 'k'.repeat(32), replaces: 'o'.repeat(32) })
+  const { client, of } = all
+  assert.equal(client.send(offer('early')), false)
+  const socket = connect(all)
+  assert.equal(socket.url, 'ws://host/ws')
+  assert.equal(socket.protocol, 'duet.v1')
+  assert.deepEqual(socket.sent, [{
+    type: 'join', room: 'demo', name: 'Ada', session: 'k'.repeat(32), replaces: 'o'.repeat(32), attempt: 1, received: 0,
+  }])
+  assert.equal(client.state, 'joined')
+  assert.equal(client.id, 'me')
+  assert.ok(client.send(offer('a')))
+  assert.deepEqual(socket.sent[1], { ...offer('a'), seq: 1 })
+  socket.say({ type: 'peer-joined', peer: { id: 'you' }, seq: 1 })
+  socket.say({ type: 'answer', from: 'you', sdp: 'b', seq: 2 })
+  assert.deepEqual(of('message').map((m) => m.type), ['peer-joined', 'answer'])
+})
+
+test('session keys', () => {
+  const key = newSessionKey()
+  assert.match(key, /^[A-Za-z0-9_-]{32}$/)
+  assert.notEqual(key, newSessionKey())
+  assert.equal(newSessionKey((bytes) => bytes.fill(255)), '_'.repeat(32))
+})
+
+test('an ack after eight counted messages, or after a second', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  for (let seq = 1; seq <= 8; seq++) socket.say({ type: 'message', from: 'you', data: seq, seq })
+  assert.deepEqual(socket.sent.at(-1), { type: 'ack', received: 8 })
+  socket.say({ type: 'message', from: 'you', data: 9, seq: 9 })
+  await all.clock.advance(999)
+  assert.equal(socket.sent.at(-1).received, 8)
+  await all.clock.advance(1)
+  assert.deepEqual(socket.sent.at(-1), { type: 'ack', received: 9 })
+})
+
+test('unknown counted messages count, repeated ones are dropped', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  socket.say({ type: 'from-the-future', seq: 1 })
+  socket.say({ type: 'message', from: 'you', data: 'once', seq: 2 })
+  socket.say({ type: 'message', from: 'you', data: 'once', seq: 2 })
+  assert.equal(all.of('message').length, 1)
+  assert.equal(socket.closed, undefined)
+})
+
+test('a gap: back as a new session that replaces this one', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  const old = all.client.session
+  socket.say({ type: 'message', from: 'you', data: 1, seq: 2 })
+  assert.deepEqual(socket.closed, { code: 4002, reason: 'out-of-sync' })
+  assert.deepEqual(all.of('message'), [])
+  assert.notEqual(all.client.session, old)
+  assert.deepEqual(all.of('session'), [all.client.session])
+  await all.clock.advance(250)
+  FakeWebSocket.last.accept()
+  const join = FakeWebSocket.last.sent[0]
+  assert.deepEqual([join.session, join.replaces, join.received], [all.client.session, old, 0])
+})
+
+test('a lost connection is resumed: the rest is sent again, what was missed arrives', async () => {
+  const all = setUp()
+  const first = connect(all)
+  for (const sdp of ['a', 'b', 'c']) all.client.send(offer(sdp))
+  first.say({ type: 'ack', received: 1 })
+  first.say({ type: 'message', from: 'you', data: 1, seq: 1 })
+  first.end(1006)
+  assert.equal(all.client.state, 'waiting')
+  assert.deepEqual(all.of('state').at(-1), { state: 'waiting', retryIn: 250, code: 1006 })
+  assert.ok(all.client.send(offer('d')))
+  await all.clock.advance(250)
+  const second = FakeWebSocket.last
+  second.accept()
+  assert.equal(second.sent[0].attempt, 2)
+  assert.equal(second.sent[0].received, 1)
+  second.say(joined({ resumed: true, received: 2 }))
+  assert.deepEqual(counted(second), [{ ...offer('c'), seq: 3 }, { ...offer('d'), seq: 4 }])
+  second.say({ type: 'message', from: 'you', data: 2, seq: 2 })
+  assert.deepEqual(all.of('message').map((m) => m.data), [1, 2])
+  assert.equal(all.of('joined').at(-1).resumed, true)
+})
+
+test('what became pointless while offline is never sent', async () => {
+  const all = setUp()
+  connect(all).end(1006)
+  let open = true
+  all.client.send(offer('rolled back'), () => open)
+  all.client.send(offer('kept'))
+  open = false
+  await all.clock.advance(250)
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined({ resumed: true }))
+  assert.deepEqual(counted(FakeWebSocket.last), [{ ...offer('kept'), seq: 1 }])
+})
+
+test('a new seat with the same id: counters from 1, nothing of the old seat is sent', async () => {
+  const all = setUp()
+  const first = connect(all)
+  all.client.send(offer('written'))
+  first.say({ type: 'message', from: 'you', data: 1, seq: 1 })
+  first.end(1012)
+  all.client.send(offer('queued'))
+  await all.clock.advance(250)
+  const second = FakeWebSocket.last
+  second.accept()
+  second.say(joined({ resumed: false }))
+  assert.deepEqual(counted(second), [])
+  second.say({ type: 'peer-joined', peer: { id: 'you' }, seq: 1 })
+  all.client.send(offer('new'))
+  assert.deepEqual(counted(second), [{ ...offer('new'), seq: 1 }])
+  assert.equal(all.of('message').length, 2)
+})
+
+test('counters of the server that cannot be: a new session', async () => {
+  const all = setUp()
+  const first = connect(all)
+  first.end(1006)
+  await all.clock.advance(250)
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined({ resumed: true, received: 5 }))
+  assert.equal(FakeWebSocket.last.closed.code, 4002)
+  assert.equal(all.of('session').length, 1)
+})
+
+test('close codes: come back, come back as somebody new, or end', async () => {
+  for (const [code, state] of [[1001, 'waiting'], [1012, 'waiting'], [4000, 'waiting'], [4001, 'waiting'], [4002, 'waiting'],
+    [1008, 'closed'], [1009, 'closed'], [4500, 'closed'], [4501, 'closed']]) {
+    const all = setUp()
+    const { session } = all.client
+    connect(all).end(code)
+    assert.equal(all.client.state, state, `close ${code}`)
+    assert.equal(all.client.session === session, code !== 4002, `session after ${code}`)
+    if (state === 'closed') {
+      assert.deepEqual(all.of('closed'), [{ why: 'closed', code }])
+      assert.equal(all.clock.pending, 0)
+      assert.equal(all.client.send(offer('late')), false)
+    }
+  }
+})
+
+test('backoff grows until a connection was stable for 5 s', async () => {
+  const all = setUp()
+  const waits = () => all.of('state').filter((s) => s.state === 'waiting').map((s) => s.retryIn)
+  all.client.connect()
+  for (const wait of [250, 500, 1000]) {
+    FakeWebSocket.last.end(1006)
+    assert.equal(waits().at(-1), wait)
+    await all.clock.advance(wait)
+  }
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined())
+  await all.clock.advance(4999)
+  FakeWebSocket.last.end(1006)
+  assert.equal(waits().at(-1), 2000)
+  await all.clock.advance(2000)
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined({ resumed: true }))
+  await all.clock.advance(5000)
+  FakeWebSocket.last.end(1006)
+  assert.equal(waits().at(-1), 250)
+})
+
+test('a connection that never answers is given up', async () => {
+  const all = setUp()
+  all.client.connect()
+  FakeWebSocket.last.accept()
+  await all.clock.advance(10_000)
+  assert.deepEqual(FakeWebSocket.all[0].closed, { code: 4100, reason: 'reconnecting' })
+  await all.clock.advance(250)
+  assert.equal(FakeWebSocket.all.length, 2)
+  FakeWebSocket.all[0].say(joined()) // a late answer on the old socket is not heard
+  assert.equal(all.client.state, 'connecting')
+})
+
+test('silence is probed, and a silent socket is given up without waiting for its close', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  await all.clock.advance(25_000)
+  assert.deepEqual(socket.sent.at(-1), { type: 'ping' })
+  socket.say({ type: 'pong' })
+  await all.clock.advance(24_999)
+  assert.equal(all.client.state, 'joined')
+  await all.clock.advance(1 + 5_000)
+  assert.equal(socket.closed.code, 4100)
+  assert.equal(all.client.state, 'waiting')
+})
+
+test('the page wakes up: probe, or come back at once', async () => {
+  const all = setUp()
+  const window = new EventTarget()
+  const document = Object.assign(new EventTarget(), { visibilityState: 'visible' })
+  const end = new AbortController()
+  followPage(all.client, { window, document, signal: end.signal })
+  const socket = connect(all)
+  window.dispatchEvent(new Event('online'))
+  assert.deepEqual(socket.sent.at(-1), { type: 'ping' })
+  socket.end(1006)
+  document.dispatchEvent(new Event('visibilitychange'))
+  assert.equal(FakeWebSocket.all.length, 2)
+  // A socket that died unnoticed.
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined({ resumed: true }))
+  FakeWebSocket.last.readyState = 3
+  window.dispatchEvent(new Event('pageshow'))
+  assert.equal(all.client.state, 'waiting')
+  end.abort()
+})
+
+test('the page goes: leave, unless it may come back', () => {
+  for (const persisted of [false, true]) {
+    const all = setUp()
+    const window = new EventTarget()
+    followPage(all.client, { window, document: new EventTarget(), signal: new AbortController().signal })
+    const socket = connect(all)
+    window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted }))
+    if (persisted) assert.equal(socket.closed, undefined)
+    else {
+      assert.deepEqual(socket.sent.at(-1), { type: 'leave', seq: 1 })
+      assert.equal(socket.closed.code, 1000)
+      assert.deepEqual(all.of('closed'), [{ why: 'left' }])
+    }
+  }
+})
+
+test('a join that is refused for good, and one that is worth another try', async () => {
+  const full = setUp()
+  full.client.connect()
+  FakeWebSocket.last.accept()
+  const error = { type: 'error', code: 'room-full', message: 'full', for: 'join', retryAfter: 20 }
+  FakeWebSocket.last.say(error)
+  assert.equal(full.client.state, 'closed')
+  assert.equal(full.of('closed')[0].error.retryAfter, 20)
+  assert.equal(FakeWebSocket.last.closed.code, 1000)
+
+  const busy = setUp()
+  busy.client.connect()
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say({ ...error, code: 'server-full', retryAfter: 3 })
+  assert.equal(busy.of('state').at(-1).retryIn, 3000)
+})
+
+test('busy: tried again with a new number, later messages to that peer behind it', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.send(offer('a'))
+  socket.say({ type: 'error', code: 'busy', message: '…', for: 'offer', ref: 1, seq: 1 })
+  all.client.send(offer('b'))
+  assert.deepEqual(all.of('refused').map((e) => e.code), ['busy'])
+  assert.deepEqual(counted(socket), [{ ...offer('a'), seq: 1 }])
+  await all.clock.advance(750)
+  assert.deepEqual(counted(socket).slice(1), [{ ...offer('a'), seq: 2 }, { ...offer('b'), seq: 3 }])
+})
+
+test('no-peer is not tried again', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.send(offer('a'))
+  socket.say({ type: 'error', code: 'no-peer', message: '…', for: 'offer', ref: 1, seq: 1 })
+  await all.clock.advance(10_000)
+  assert.equal(counted(socket).length, 1)
+})
+
+/**
+ * Section 5 of the protocol from the server's side, for one seat that echoes: what it handles it sends
+ * back. Each direction is a pipe that is emptied bit by bit, and lost with the connection.
+ */
+class EchoSeat {
+  handled = []
+  received = 0
+  ring = []
+  seq = 0
+  attempt = 0
+  exists = false
+  socket
+  up = []
+  down = []
+
+  attach(socket) {
+    this.socket = socket
+    this.up = []
+    this.down = []
+    this.live = false
+    this.taken = socket.sent.length
+  }
+
+  /** Moves at most `n` messages each way. */
+  pump(n, client) {
+    const { socket } = this
+    this.up.push(...socket.sent.splice(0))
+    for (const m of this.up.splice(0, n)) this.handle(m)
+    for (const m of this.down.splice(0, n)) if (client.state !== 'waiting') socket.say(m)
+  }
+
+  handle(m) {
+    if (m.type === 'join') {
+      assert.ok(m.attempt > this.attempt)
+      this.attempt = m.attempt
+      assert.ok(m.received <= this.seq)
+      this.ring = this.ring.filter((r) => r.seq > m.received)
+      this.down.push(joined({ resumed: this.exists, received: this.received }), ...this.ring)
+      this.exists = true
+    } else if (m.type === 'ack') {
+      this.ring = this.ring.filter((r) => r.seq > m.received)
+    } else if (m.type === 'message') {
+      assert.ok(m.seq <= this.received + 1, 'the client left a gap')
+      if (m.seq <= this.received) return
+      this.received = m.seq
+      this.handled.push(m.data)
+      const echo = { type: 'message', from: 'you', data: m.data, seq: ++this.seq }
+      this.ring.push(echo)
+      this.down.push(echo)
+      if (this.received % 8 === 0) this.down.push({ type: 'ack', received: this.received })
+    }
+  }
+}
+
+test('cut anywhere, any number of times: nothing lost, nothing twice, nothing out of order', async () => {
+  for (let seed = 1; seed <= 60; seed++) {
+    FakeWebSocket.all = []
+    const random = seeded(seed)
+    const all = setUp({ random })
+    const got = []
+    all.client.addEventListener('message', ({ detail }) => got.push(detail.data))
+    const server = new EchoSeat()
+    all.client.connect()
+    let said = 0
+    let cuts = 0
+    for (let step = 0; step < 4000 && got.length < 100; step++) {
+      const socket = FakeWebSocket.last
+      if (socket.readyState === 0) {
+        socket.accept()
+        server.attach(socket)
+      }
+      if (random() < 0.5 && said < 100 && all.client.send({ type: 'message', data: said + 1 })) said++
+      if (socket.readyState === 1) server.pump(Math.floor(random() * 4), all.client)
+      if (random() < 0.05 && socket.readyState === 1) {
+        cuts++
+        socket.end(1006)
+      }
+      await all.clock.advance(all.client.state === 'waiting' ? 15_000 : 20)
+    }
+    const want = Array.from({ length: 100 }, (_, i) => i + 1)
+    assert.deepEqual(server.handled, want, `seed ${seed}: at the server`)
+    assert.deepEqual(got, want, `seed ${seed}: echoed, after ${cuts} cuts`)
+    assert.equal(all.of('session').length, 0)
+  }
+  await settle()
+})
