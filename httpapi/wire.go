@@ -1,0 +1,316 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"duet/signaling"
+)
+
+const (
+	// The buffers of one connection. A signaling message mostly fits; longer ones are read and
+	// written past them. net/http would keep 4 KiB each for as long as the connection lives.
+	readBufferBytes  = 512
+	writeBufferBytes = 128
+	// A control frame has at most 125 bytes (RFC 6455 section 5.5). The library gives one 5 s by
+	// cutting the connection; we are earlier, and can still say why.
+	controlFrameTime = 4 * time.Second
+	// How much longer than its content a message may be on the wire: a frame of one byte has a
+	// header of six.
+	framingFactor = 8
+	// From the decision to close until the socket is closed, whatever the peer does.
+	closeTime = 1500 * time.Millisecond
+)
+
+// longAgo, as a deadline, ends what waits at once.
+var longAgo = time.Unix(1, 0)
+
+// errSilent ends a connection whose peer did not answer a ping.
+var errSilent = errors.New("ping not answered")
+
+// A wire is the net.Conn under the WebSocket library. The library knows neither deadlines nor when
+// a message began, so time is kept here: a ping to a silent peer, the end of one that stays silent,
+// the join timeout, the time for one message, the time for one write. All are measured by the hub's
+// clock, which leaves out the time in which the process stood still.
+//
+// Nothing of it costs a timer of its own: the one deadline that a net.Conn has for reading is set
+// to whatever comes first, and a wire that wakes up too early sets it again.
+//
+// The library writes from two goroutines, since it answers a ping or a close where it reads them.
+// Its writes are only gathered here, and sent by the socket's writer: a peer that does not read
+// holds up that one, and never the reader.
+type wire struct {
+	net.Conn
+	cfg    *Config
+	now    func() time.Time
+	ping   func() // sends one; must not block
+	wake   func() // says that there is something to flush; must not block
+	joined func() bool
+
+	// Owned by the reader.
+	reader    *bufio.Reader
+	early     []byte    // came in the same segment as the handshake
+	in        framing   // of what has arrived
+	heardAt   time.Time // the last byte
+	pingedAt  time.Time // zero = no ping is out
+	joinSince time.Time // the join timeout counts from here
+	armed     time.Time // what the read deadline is set to, by the hub's clock
+	failed    error     // why Read failed
+
+	writing   sync.Mutex // held for a copy, never during I/O
+	out       []byte     // written by the library, not yet sent
+	gathering bool       // the writer is at it and will flush
+	direct    bool       // Write sends at once
+
+	deadlines sync.Mutex // held while a deadline is set, never during I/O
+	closeBy   time.Time  // real time; zero = not closing
+}
+
+// A hijacker hands the connection under an HTTP request over to the library as a wire.
+type hijacker struct {
+	http.ResponseWriter
+	wire *wire
+}
+
+// Hijack implements http.Hijacker. Bytes that came with the handshake are in net/http's buffer:
+// they are read again from the wire.
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.wire.start(conn, early)
+	return h.wire, bufio.NewReadWriter(h.wire.reader, bufio.NewWriterSize(h.wire, writeBufferBytes)), nil
+}
+
+func (w *wire) start(conn net.Conn, early []byte) {
+	w.Conn = conn
+	w.reader = bufio.NewReaderSize(w, readBufferBytes)
+	w.early = append([]byte(nil), early...)
+	w.heardAt = w.now()
+	w.startJoinTimeout()
+}
+
+// startJoinTimeout starts the join timeout again, from the last byte that arrived.
+func (w *wire) startJoinTimeout() {
+	w.joinSince = w.heardAt
+	w.rearm()
+}
+
+// Read implements io.Reader. It fails with one of the package's or signaling's sentinels where it
+// was a deadline that ended it, else with the connection's error; both stay in w.failed.
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.early) > 0 {
+		n := copy(p, w.early)
+		if w.early = w.early[n:]; len(w.early) == 0 {
+			w.early = nil
+		}
+		return n, w.got(p[:n])
+	}
+	if by, ok := w.messageBy(); ok && by.Before(w.armed) { // more is wanted than came at once
+		w.rearm()
+	}
+	for {
+		n, err := w.Conn.Read(p)
+		if n > 0 {
+			return n, w.got(p[:n])
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !w.closing() {
+			if err = w.due(w.now()); err == nil {
+				w.rearm()
+				continue
+			}
+		}
+		w.failed = err
+		return 0, err
+	}
+}
+
+// got books bytes that arrived.
+func (w *wire) got(p []byte) error {
+	w.heardAt, w.pingedAt = w.now(), time.Time{}
+	if w.in.follow(p, w.heardAt); w.in.size > w.cfg.MaxMessageBytes*framingFactor {
+		w.failed = signaling.ErrTooBig
+		return w.failed
+	}
+	return nil
+}
+
+// due does what is to be done at now, and returns why the connection must end, or nil.
+func (w *wire) due(now time.Time) error {
+	if by, ok := w.messageBy(); ok && !now.Before(by) {
+		return signaling.ErrPolicy
+	}
+	if !w.joined() && !now.Before(w.joinSince.Add(w.cfg.JoinTimeout)) {
+		return signaling.ErrJoinTimeout
+	}
+	if !w.pingedAt.IsZero() {
+		if !now.Before(w.pingedAt.Add(w.cfg.PongTimeout)) {
+			return errSilent
+		}
+	} else if !now.Before(w.heardAt.Add(w.cfg.PingInterval)) {
+		w.pingedAt = now
+		w.ping()
+	}
+	return nil
+}
+
+// rearm sets the read deadline to what is due first.
+func (w *wire) rearm() {
+	next := w.heardAt.Add(w.cfg.PingInterval)
+	if !w.pingedAt.IsZero() {
+		next = w.pingedAt.Add(w.cfg.PongTimeout)
+	}
+	if by, ok := w.messageBy(); ok && by.Before(next) {
+		next = by
+	}
+	if by := w.joinSince.Add(w.cfg.JoinTimeout); !w.joined() && by.Before(next) {
+		next = by
+	}
+	w.armed = next
+	left := next.Sub(w.now())
+	w.deadlines.Lock()
+	defer w.deadlines.Unlock()
+	if w.closeBy.IsZero() {
+		w.SetReadDeadline(time.Now().Add(left))
+	}
+}
+
+// messageBy is when what has begun must be complete; false = nothing has.
+func (w *wire) messageBy() (by time.Time, ok bool) {
+	if at := w.in.messageAt; !at.IsZero() {
+		by = at.Add(w.cfg.MessageTimeout)
+	}
+	if at := w.in.controlAt; !at.IsZero() {
+		if end := at.Add(min(controlFrameTime, w.cfg.MessageTimeout)); by.IsZero() || end.Before(by) {
+			by = end
+		}
+	}
+	return by, !by.IsZero()
+}
+
+// Write implements io.Writer for the library. It does not wait for the peer, except in direct mode.
+func (w *wire) Write(p []byte) (int, error) {
+	w.writing.Lock()
+	w.out = append(w.out, p...)
+	gathering, direct := w.gathering, w.direct
+	w.writing.Unlock()
+	if direct {
+		_, err := w.flush()
+		return len(p), err
+	}
+	if !gathering {
+		w.wake()
+	}
+	return len(p), nil
+}
+
+// sendDirectly lets each Write wait for its bytes to be sent: for the one goroutine that closes.
+func (w *wire) sendDirectly() {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.direct = true
+}
+
+// gather keeps what is written from now on in buf, until flush, without a call of wake.
+func (w *wire) gather(buf []byte) {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.gathering, w.out = true, append(buf[:0], w.out...)
+}
+
+// flush sends what was written, with one system call, and returns the buffer that it was in. Only
+// one goroutine may call it at a time.
+func (w *wire) flush() (buf []byte, err error) {
+	w.writing.Lock()
+	buf, w.out, w.gathering = w.out, nil, false
+	w.writing.Unlock()
+	rest, err := w.send(buf)
+	if errors.Is(err, signaling.ErrTooSlow) { // a close frame must not get into the middle of another
+		w.writing.Lock()
+		w.out = append(bytes.Clone(rest), w.out...)
+		w.writing.Unlock()
+	}
+	return buf, err
+}
+
+// send writes p within the write timeout. With an error it returns what was not sent.
+func (w *wire) send(p []byte) (rest []byte, err error) {
+	if len(p) == 0 {
+		return nil, nil
+	}
+	began := w.now()
+	for wait := w.cfg.WriteTimeout; ; wait = w.cfg.WriteTimeout - w.now().Sub(began) {
+		w.deadlines.Lock()
+		closing := !w.closeBy.IsZero()
+		if !closing {
+			w.SetWriteDeadline(time.Now().Add(wait))
+		}
+		w.deadlines.Unlock()
+		n, err := w.Conn.Write(p)
+		if err == nil {
+			return nil, nil
+		}
+		p = p[n:]
+		if closing || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return p, err
+		}
+		if w.now().Sub(began) >= w.cfg.WriteTimeout {
+			return p, signaling.ErrTooSlow
+		}
+	}
+}
+
+// closeSoon bounds everything that is still read and written to closeTime from now on.
+func (w *wire) closeSoon() {
+	w.deadlines.Lock()
+	defer w.deadlines.Unlock()
+	if w.closeBy.IsZero() {
+		w.closeBy = time.Now().Add(closeTime)
+		w.SetDeadline(w.closeBy)
+	}
+}
+
+// stopReading ends a Read that waits.
+func (w *wire) stopReading() { w.SetReadDeadline(longAgo) }
+
+// readAgain lets the goroutine that closes read what the peer answers, until closeTime is over.
+func (w *wire) readAgain() {
+	w.deadlines.Lock()
+	defer w.deadlines.Unlock()
+	w.SetReadDeadline(w.closeBy)
+}
+
+func (w *wire) closing() bool {
+	w.deadlines.Lock()
+	defer w.deadlines.Unlock()
+	return !w.closeBy.IsZero()
+}
+
+// Close implements io.Closer for the library, which calls it when it is done with the connection.
+// It only ends a Read that waits; the socket itself is closed by shut.
+func (w *wire) Close() error {
+	w.closeSoon()
+	w.stopReading()
+	return nil
+}
+
+// shut closes the socket. With linger it first says that nothing more comes and reads what the peer
+// still sends, until the peer closes or closeTime is over: a socket closed with unread bytes is
+// reset, and a reset may overtake the close frame.
+func (w *wire) shut(linger bool) {
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && linger {
+		half.CloseWrite()
+		w.readAgain()
+		io.Copy(io.Discard, w.Conn)
+	}
+	w.Conn.Close()
+}
