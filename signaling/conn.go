@@ -68,7 +68,7 @@ func (c *Conn) Receive(ctx context.Context, data []byte) error {
 	m, bad := decode(data)
 	c.hub.metrics.received[m.Kind].Inc()
 	if !c.allow(now) {
-		return c.flooded(&m, now)
+		return c.flooded(&m, bad, now)
 	}
 	if bad != nil {
 		return c.refuse(m.Kind, bad)
@@ -219,10 +219,13 @@ func (c *Conn) allow(now time.Time) bool {
 	return c.limit.AllowN(now, 1)
 }
 
-func (c *Conn) flooded(m *Message, now time.Time) error {
+// flooded refuses m, which is over the limit. bad is what decode found wrong with it, or nil.
+func (c *Conn) flooded(m *Message, bad *refusal, now time.Time) error {
 	over := &refusal{err: ErrRateLimited, seq: m.Seq, retryAfter: 1,
 		text: fmt.Sprintf("not handled: more than %v messages a second (%d at once); slow down", c.hub.cfg.MessageRate, c.hub.cfg.MessageBurst)}
-	if m.Kind != KindUnknown {
+	if bad != nil {
+		over.kind = bad.kind
+	} else {
 		over.kind = m.Kind.String()
 	}
 	if !c.patience.AllowN(now, 1) {

@@ -60,7 +60,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	h.mu.Unlock()
 	for _, r := range rooms {
-		r.post(closing{ErrRestart, ReasonError})
+		r.post(closing{ErrRestart})
 	}
 	h.running.Wait()
 	return err

@@ -80,12 +80,13 @@ type Message struct {
 	Session  string // "" = none
 	Replaces string // "" = none
 	Attempt  uint64
+	Since    uint64 // 0 = not said
 }
 
 // members are the values of an envelope as they stand in it, nil where the member is absent.
 type members struct {
-	typ, to, seq, received, sdp, candidate, data            []byte
-	room, name, token, session, replaces, attempt, leftover []byte
+	typ, to, seq, received, sdp, candidate, data                   []byte
+	room, name, token, session, replaces, attempt, since, leftover []byte
 }
 
 func (m *members) named(quoted []byte) *[]byte {
@@ -116,6 +117,8 @@ func (m *members) named(quoted []byte) *[]byte {
 		return &m.replaces
 	case `"attempt"`:
 		return &m.attempt
+	case `"since"`:
+		return &m.since
 	}
 	return &m.leftover // unknown members are ignored
 }
@@ -299,6 +302,9 @@ func (m *Message) fillJoin(v *members) string {
 	}
 	if m.Attempt, ok = integer(v.attempt); !ok {
 		return "attempt must be a whole number, higher with each reconnect"
+	}
+	if m.Since, ok = integer(v.since); !ok || v.since != nil && m.Since == 0 {
+		return "since must be a whole number from 1: the attempt that got you the seat for which you count"
 	}
 	if m.Received, ok = integer(v.received); !ok {
 		return "received must be a whole number: the seq of the last message that was handled"

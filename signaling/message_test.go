@@ -140,6 +140,7 @@ func reencode(m *Message) []byte {
 	str("replaces", m.Replaces)
 	str("to", string(m.To))
 	num("attempt", m.Attempt)
+	num("since", m.Since)
 	num("seq", m.Seq)
 	if m.Kind == KindAck {
 		b = append(b, `,"received":`...)
@@ -200,7 +201,7 @@ func FuzzDecode(f *testing.F) {
 
 func equalMessages(a, b *Message) bool {
 	return a.Kind == b.Kind && a.To == b.To && a.Seq == b.Seq && a.Received == b.Received && a.Room == b.Room &&
-		a.Name == b.Name && a.Token == b.Token && a.Session == b.Session && a.Replaces == b.Replaces && a.Attempt == b.Attempt
+		a.Name == b.Name && a.Token == b.Token && a.Session == b.Session && a.Replaces == b.Replaces && a.Attempt == b.Attempt && a.Since == b.Since
 }
 
 const benchCandidate = `{"type":"candidate","candidate":{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 10.0.17.1 rport 50000 generation 0 ufrag EsAw network-cost 999","sdpMid":"0","sdpMLineIndex":0,"usernameFragment":"EsAw"}}`

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -30,24 +31,26 @@ const (
 // A ring holds what one seat is still to get: it is the send queue of the seat's connection and,
 // for a seat with a session, also the replay buffer of the next one. Always
 //
-//	acked ≤ sent ≤ head
+//	acked ≤ sent ≤ given ≤ head
 //
-// where (acked, sent] was fetched and may have to be sent again, and (sent, head] waits. Only the
-// room pushes; the connection fetches. The mutex is held for a copy, never over a write.
+// where (acked, sent] was fetched by the present connection, and (sent, head] waits for it. given is
+// the most that any connection fetched: the client may have it, and acknowledge it, even if the
+// present connection has not come so far yet. Only the room pushes; the connection fetches. The
+// mutex is held for a copy, never over a write.
 type ring struct {
 	plain   bool // no session: what is fetched is forgotten, and nothing is counted
 	share   usage
 	waiting *atomic.Int64 // bytes in all rings of the hub
 
-	mu                sync.Mutex
-	gen               uint64 // the connection that may fetch
-	items             []item // items[off] is number acked+1
-	off               int
-	acked, sent, head uint64
-	relayed           usage
-	by                [MaxCapacity + 2]usage // by slot
-	ack               uint64                 // to be said to the client
-	ackDue            bool
+	mu                       sync.Mutex
+	gen                      uint64 // the connection that may fetch
+	items                    []item // items[off] is number acked+1
+	off                      int
+	acked, sent, given, head uint64
+	relayed                  usage
+	by                       [MaxCapacity + 2]usage // by slot
+	ack                      uint64                 // to be said to the client
+	ackDue                   bool
 }
 
 type usage struct{ messages, bytes int32 }
@@ -98,6 +101,11 @@ func (r *ring) pushEvent(envelope []byte) bool {
 // pushError adds the answer to a message that was refused; false as with pushEvent.
 func (r *ring) pushError(envelope []byte) bool {
 	return r.pushOwn(envelope, ownError, usage{errorMessages, errorBytes})
+}
+
+// pushLast adds the answer to leave. It always fits: nothing comes after it.
+func (r *ring) pushLast(envelope []byte) {
+	r.pushOwn(envelope, ownEvent, usage{math.MaxInt32, math.MaxInt32})
 }
 
 func (r *ring) pushOwn(envelope []byte, slot int8, limit usage) bool {
@@ -166,10 +174,11 @@ func (r *ring) disown(slot int8) {
 func (r *ring) acknowledge(received uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if received < r.acked || received > r.sent {
+	if received < r.acked || received > r.given {
 		return false
 	}
 	r.forget(received)
+	r.sent = max(r.sent, received)
 	return true
 }
 
@@ -235,6 +244,7 @@ func (f Feed) Next(dst []byte) (msg []byte, at int64, ok bool) {
 	}
 	it := r.items[r.off+int(r.sent-r.acked)]
 	r.sent++
+	r.given = max(r.given, r.sent)
 	dst = append(dst, it.envelope...)
 	if r.plain {
 		r.forget(r.sent)

@@ -89,9 +89,15 @@ func (r *Room) recoverPanic() {
 		return
 	}
 	r.hub.panicked("room", p)
+	r.endAll(ErrRestart)
+}
+
+// endAll ends every seat for cause. No other hears of it: the clients of a server that restarts
+// keep their calls, and would take peer-left for the end of them.
+func (r *Room) endAll(cause error) {
 	for _, s := range r.seats {
 		if out := s.fence(); out != nil {
-			out.End(ErrRestart)
+			out.End(cause)
 		}
 		s.ring.discard()
 		r.retire(s)
@@ -123,7 +129,7 @@ func (c join) apply(r *Room) {
 	}
 	s.out = c.out
 	s.ring.attach(s.gen)
-	s.attachedAt, s.resumed, s.progressed = r.hub.clock.Now(), resumed, false
+	s.attachedAt, s.back, s.progressed = r.hub.clock.Now(), s.gen > 1, false
 	c.out.Attach(r.joinedEnvelope(s, resumed), Feed{s.ring, s.gen})
 	c.reply <- joinReply{seat: s, gen: s.gen}
 }
@@ -141,11 +147,12 @@ func (r *Room) admit(c join) (_ *seat, resumed bool, _ *refusal) {
 	}
 	r.replace(c.msg.Replaces)
 	if own != nil {
-		if err := r.reclaim(own, c); err != nil {
+		known := c.msg.Since == 0 || c.msg.Since == own.since
+		if err := r.reclaim(own, c, known); err != nil {
 			return nil, false, err
 		}
 		if own.gen != 0 { // not ended by its backstop
-			return own, true, nil
+			return own, known, nil
 		}
 	}
 	s, err := r.seatNew(c)
@@ -155,7 +162,10 @@ func (r *Room) admit(c join) (_ *seat, resumed bool, _ *refusal) {
 // reclaim gives a seat to the connection that c comes from. First the old connection is made
 // powerless, then the counters are read: otherwise a message still in its socket would be handled
 // after the count was reported.
-func (r *Room) reclaim(s *seat, c join) *refusal {
+//
+// A client that does not know of the seat counts for an earlier one: the joined of this one was lost.
+// It has handled nothing here, and is told that the seat is new.
+func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 	wasAway := s.away()
 	if old := s.fence(); old != nil {
 		old.End(ErrReplaced)
@@ -165,16 +175,23 @@ func (r *Room) reclaim(s *seat, c join) *refusal {
 		}
 	}
 	acked := s.ring.acked // only this goroutine moves it
-	if !s.ring.acknowledge(c.msg.Received) {
+	received := c.msg.Received
+	if !known {
+		received = 0
+	}
+	if !s.ring.acknowledge(received) || !known && s.received > 0 {
 		r.hub.metrics.resume("out-of-sync")
 		r.end(s, ReasonError)
 		return &refusal{err: ErrOutOfSync,
 			text: fmt.Sprintf("received %d is not between what you acknowledged (%d) and what was sent; join with a new session", c.msg.Received, acked)}
 	}
-	if c.msg.Received > acked {
+	if received > acked {
 		s.barren = 0
 	}
 	s.attempt = c.msg.Attempt
+	if !known || c.msg.Since == 0 {
+		s.since = c.msg.Attempt
+	}
 	if c.msg.Name != "" {
 		s.name = c.msg.Name
 	}
@@ -184,7 +201,11 @@ func (r *Room) reclaim(s *seat, c join) *refusal {
 		r.hub.metrics.seatBack()
 		r.sayToOthers(s, peerEnvelope("peer-back", s.id, ""))
 	}
-	r.hub.metrics.resume("resumed")
+	if known {
+		r.hub.metrics.resume("resumed")
+	} else {
+		r.hub.metrics.resume("new")
+	}
 	return nil
 }
 
@@ -195,7 +216,7 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 	if c.msg.Received > 0 || c.msg.Attempt > 1 {
 		r.hub.metrics.resume("new")
 	}
-	s := &seat{name: c.msg.Name, slot: r.freeSlot(), attempt: c.msg.Attempt, gen: 1}
+	s := &seat{name: c.msg.Name, slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
 	if c.msg.Session != "" {
 		s.session, s.key, s.id = true, c.key, c.key.peerID()
 	} else {
@@ -255,7 +276,7 @@ type relay struct {
 }
 
 func (c *relay) apply(r *Room) {
-	if !r.counts(c.seat, c.gen, c.seq, c.kind) {
+	if !r.counts(c.seat, c.gen, c.seq, c.kind.String()) {
 		return
 	}
 	if err := r.relay(c); err != nil {
@@ -308,7 +329,7 @@ func (c refused) apply(r *Room) {
 	}
 	// What is refused counts as handled, or the next message would leave a gap. One whose seq
 	// could not be read cannot count.
-	if c.err.seq != 0 && !c.kind.uncounted() && !r.counts(c.seat, c.gen, c.err.seq, c.kind) {
+	if c.err.seq != 0 && !c.kind.uncounted() && !r.counts(c.seat, c.gen, c.err.seq, c.err.kind) {
 		return
 	}
 	r.refuse(c.seat, c.err)
@@ -320,8 +341,8 @@ func (r *Room) refuse(s *seat, err *refusal) {
 }
 
 // counts reports whether a message of connection gen is to be handled now: it is not when the
-// connection may not act any more, nor when the message was handled before.
-func (r *Room) counts(s *seat, gen, seq uint64, kind Kind) bool {
+// connection may not act any more, nor when the message was handled before. kind is its type's name.
+func (r *Room) counts(s *seat, gen, seq uint64, kind string) bool {
 	if !s.acts(gen) {
 		return false
 	}
@@ -364,10 +385,10 @@ func (r *Room) sayAck(s *seat) {
 }
 
 // outOfSync ends a seat whose counters no longer agree with its client's.
-func (r *Room) outOfSync(s *seat, kind Kind, seq uint64, text string) {
+func (r *Room) outOfSync(s *seat, kind string, seq uint64, text string) {
 	out := s.fence()
 	r.end(s, ReasonError)
-	out.End(&refusal{err: ErrOutOfSync, kind: kind.String(), seq: seq, text: text})
+	out.End(&refusal{err: ErrOutOfSync, kind: kind, seq: seq, text: text})
 }
 
 // ---- ack, leave, lost
@@ -386,7 +407,7 @@ func (c acknowledge) apply(r *Room) {
 	}
 	before := s.ring.acked
 	if !s.ring.acknowledge(c.received) {
-		r.outOfSync(s, KindAck, 0, fmt.Sprintf("received %d is below what you acknowledged (%d) or above what was sent; join with a new session", c.received, before))
+		r.outOfSync(s, "ack", 0, fmt.Sprintf("received %d is below what you acknowledged (%d) or above what was sent; join with a new session", c.received, before))
 		return
 	}
 	if c.received > before {
@@ -404,11 +425,11 @@ type leave struct {
 
 func (c leave) apply(r *Room) {
 	s := c.seat
-	if !r.counts(s, c.gen, c.seq, KindLeave) {
+	if !r.counts(s, c.gen, c.seq, "leave") {
 		c.reply <- false
 		return
 	}
-	s.ring.pushEvent(leftEnvelope(r.ID))
+	s.ring.pushLast(leftEnvelope(r.ID))
 	r.remove(s, ReasonLeft)
 	c.reply <- true // the connection takes what is left in the ring
 }
@@ -446,21 +467,9 @@ func (c lost) apply(r *Room) {
 }
 
 // A closing ends all seats, and so the room, for cause.
-type closing struct {
-	cause  error
-	reason Reason
-}
+type closing struct{ cause error }
 
-func (c closing) apply(r *Room) {
-	for len(r.seats) > 0 {
-		s := r.seats[len(r.seats)-1]
-		out := s.fence()
-		r.end(s, c.reason)
-		if out != nil {
-			out.End(c.cause)
-		}
-	}
-}
+func (c closing) apply(r *Room) { r.endAll(c.cause) }
 
 // ---- time
 

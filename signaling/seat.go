@@ -69,6 +69,7 @@ type seat struct {
 	out     Outlet // nil while away
 	gen     uint64 // of the connection that may act for the seat; grows with each
 	attempt uint64
+	since   uint64 // the attempt by whose joined the client knows of the seat
 
 	received uint64    // the last seq of the client's that was handled
 	owed     int       // handled since the last ack
@@ -78,7 +79,7 @@ type seat struct {
 
 	// The no-progress backstop (section 5).
 	attachedAt time.Time
-	resumed    bool // this connection came back
+	back       bool // this connection came back
 	progressed bool // something was handled or acknowledged since then
 	barren     int  // connections in a row that came back and died early without progress
 
@@ -131,7 +132,7 @@ func (s *seat) fence() Outlet {
 // lapsed books the end of a connection at now. True means that the seat came back too often
 // without anything being handled or acknowledged.
 func (s *seat) lapsed(now time.Time) bool {
-	if s.resumed && !s.progressed && now.Sub(s.attachedAt) < barrenLife {
+	if s.back && !s.progressed && now.Sub(s.attachedAt) < barrenLife {
 		s.barren++
 	} else {
 		s.barren = 0
