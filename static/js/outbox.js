@@ -5,11 +5,17 @@
  * @typedef {object} Entry
  * @property {OutMessage | { type: 'leave' }} message
  * @property {() => boolean} wanted  asked when it is about to be written
+ * @property {number} order  of adding
  * @property {number} seq  0 until it is written
+ * @property {boolean} refused  its number is used up, and the message held to go out under another
  */
 
-/** Acknowledged entries that are kept for a refusal that comes after the acknowledgement. */
-const RECENT = 64
+/**
+ * Acknowledged entries that are kept for a refusal that comes after the acknowledgement: an `ack` or
+ * `joined` overtakes the errors that the server has waiting, up to 256, and what is sent meanwhile may
+ * be acknowledged before them too.
+ */
+const RECENT = 1024
 
 /**
  * The counted messages of one seat on their way to the server (docs/protocol.md, section 5). They stay
@@ -23,6 +29,7 @@ export class Outbox {
   #recent = []
   /** @type {Entry[]} refused ones and, to keep their order, everything later for the same peers */
   #held = []
+  #added = 0
   #sent = 0
   #acked = 0
   #limit
@@ -34,7 +41,7 @@ export class Outbox {
 
   /** How many messages wait: unwritten, unacknowledged or refused. */
   get size() {
-    return this.#entries.length + this.#held.length
+    return this.#entries.filter((entry) => !entry.refused).length + this.#held.length
   }
 
   /**
@@ -45,8 +52,8 @@ export class Outbox {
   add(message, wanted = () => true) {
     this.#forgetUnwanted()
     if (this.size >= this.#limit) return false
-    const entry = { message, wanted, seq: 0 }
-    const waits = this.#held.some((other) => target(other) === target(entry))
+    const entry = { message, wanted, order: ++this.#added, seq: 0, refused: false }
+    const waits = this.#held.some((other) => shareTarget(other, entry))
     ;(waits ? this.#held : this.#entries).push(entry)
     return true
   }
@@ -110,15 +117,16 @@ export class Outbox {
     const found = [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)
     if (!found) return false
     this.#held.push({ ...found, seq: 0 })
-    // Used up, and still counted as unacknowledged; it is not wanted a second time by `resume`.
-    found.wanted = () => false
+    found.refused = true
     this.#recent = this.#recent.filter((entry) => entry !== found)
     return true
   }
 
-  /** Puts what was held in line again. */
+  /** Puts what was held in line again, in its old place among what is not written. */
   release() {
-    this.#entries.push(...this.#held)
+    const written = this.#entries.filter((entry) => entry.seq > 0)
+    const due = [...this.#entries.slice(written.length), ...this.#held].sort((a, b) => a.order - b.order)
+    this.#entries = [...written, ...due]
     this.#held = []
   }
 
@@ -128,7 +136,12 @@ export class Outbox {
   }
 }
 
-/** @param {Entry} entry */
-function target({ message }) {
-  return 'to' in message ? message.to : undefined
+/**
+ * Whether some peer gets both: a message without `to` goes to all.
+ * @param {Entry} a
+ * @param {Entry} b
+ */
+function shareTarget(a, b) {
+  const [to, other] = [a, b].map(({ message }) => ('to' in message ? message.to : undefined))
+  return to === undefined || other === undefined || to === other
 }

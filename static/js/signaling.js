@@ -65,7 +65,7 @@ export function newSessionKey(fill = (bytes) => crypto.getRandomValues(bytes)) {
  *   and whatever was under way is unknown
  * - `message` RoomMessage | PeerMessage: exactly once and in order
  * - `session` string: the key has changed
- * - `refused` ErrorMessage & `{ message }`: the server refused a message of ours; `busy` and
+ * - `refused` ErrorMessage & `{ sent? }`: the server refused a message of ours, `sent`; `busy` and
  *   `rate-limited` are tried again by themselves
  * - `closed` End
  */
@@ -83,6 +83,8 @@ export class SignalingClient extends EventTarget {
   #received = 0
   #unacknowledged = 0
   #attempt = 0
+  /** @type {number | undefined} the attempt that got us the seat whose messages we count */
+  #since
   #options
   #session
   #replaces
@@ -159,7 +161,6 @@ export class SignalingClient extends EventTarget {
 
   #open() {
     this.#timers.cancel('reconnect')
-    this.#setState('connecting')
     this.#listening = new AbortController()
     const { signal } = this.#listening
     const socket = (this.#socket = new this.#WebSocket(this.#options.url, SUBPROTOCOL))
@@ -167,10 +168,10 @@ export class SignalingClient extends EventTarget {
     socket.addEventListener('message', (event) => this.#receive(decode(event.data)), { signal })
     socket.addEventListener('close', (event) => this.#lost(event.code), { signal })
     this.#timers.set('join', JOIN_DEADLINE, () => this.#giveUp())
+    this.#setState('connecting')
   }
 
   #join() {
-    this.#setState('joining')
     const { room, name, token } = this.#options
     this.#write({
       type: 'join',
@@ -179,9 +180,11 @@ export class SignalingClient extends EventTarget {
       token,
       session: this.#session,
       attempt: ++this.#attempt,
+      since: this.#since,
       received: this.#received,
       replaces: this.#replaces,
     })
+    this.#setState('joining')
   }
 
   /** Leaves the socket to itself: nothing it still says is heard. Its seat waits for us. */
@@ -211,6 +214,7 @@ export class SignalingClient extends EventTarget {
    * @param {number} [least]  milliseconds to wait at least
    */
   #comeBack(code, least = 0) {
+    if (this.#state === 'closed') return // a listener has left
     const retryIn = Math.max(least, this.#reconnects.next())
     this.#timers.set('reconnect', retryIn, () => this.#open())
     this.#setState('waiting', { retryIn, code })
@@ -221,6 +225,7 @@ export class SignalingClient extends EventTarget {
     this.#replaces = this.#session
     this.#session = newSessionKey(this.#options.fill)
     this.#attempt = 0
+    this.#since = undefined
     this.#startCounting()
     this.dispatchEvent(new CustomEvent('session', { detail: this.#session }))
   }
@@ -277,11 +282,12 @@ export class SignalingClient extends EventTarget {
   }
 
   /**
-   * Counts a message in. It returns false for one that was handled before, or must not be.
+   * Counts a message in. It returns false for one that was handled before, or must not be: nothing
+   * comes before `joined`.
    * @param {number} seq
    */
   #count(seq) {
-    if (seq <= this.#received) return false
+    if (this.#state !== 'joined' || seq <= this.#received) return false
     if (seq > this.#received + 1) {
       this.#outOfSync()
       return false
@@ -305,9 +311,11 @@ export class SignalingClient extends EventTarget {
     else if (!this.#outbox.resume(m.received)) return this.#outOfSync()
     this.#timers.cancel('join')
     this.#timers.set('stable', STABLE, () => this.#reconnects.reset())
+    if (!m.resumed || this.#since === undefined) this.#since = this.#attempt
     this.#id = m.id
     this.#replaces = undefined
     this.#setState('joined')
+    if (this.state === 'closed') return // a listener has left
     this.#outbox.release()
     this.#flush()
     this.dispatchEvent(new CustomEvent('joined', { detail: m }))
@@ -327,9 +335,9 @@ export class SignalingClient extends EventTarget {
    */
   #refused(error) {
     const { code, ref } = error
-    const message = ref === undefined ? undefined : this.#outbox.find(ref)
+    const sent = ref === undefined ? undefined : this.#outbox.find(ref)
     if (ref !== undefined && (code === 'busy' || code === 'rate-limited')) this.#tryAgain(ref)
-    this.dispatchEvent(new CustomEvent('refused', { detail: { ...error, message } }))
+    this.dispatchEvent(new CustomEvent('refused', { detail: { ...error, sent } }))
   }
 
   /** @param {number} ref */

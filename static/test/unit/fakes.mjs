@@ -3,13 +3,13 @@
 /** A clock that moves only when told to. */
 export class FakeClock {
   #now = 0
-  #next = 1
+  #ids = 0
   #timers = new Map()
 
   now = () => this.#now
 
   setTimeout = (run, ms) => {
-    const id = this.#next++
+    const id = ++this.#ids
     this.#timers.set(id, { run, at: this.#now + ms, id })
     return id
   }
@@ -20,19 +20,40 @@ export class FakeClock {
     return this.#timers.size
   }
 
+  /** Milliseconds until the next timer fires; Infinity where none is set. */
+  get idleFor() {
+    return (this.#next()?.at ?? Infinity) - this.#now
+  }
+
   /** Moves on by `ms`, running what falls due in order, and lets promises settle in between. */
   async advance(ms) {
     const end = this.#now + ms
     await settle()
-    for (;;) {
-      const due = [...this.#timers.values()].filter((t) => t.at <= end).sort((a, b) => a.at - b.at || a.id - b.id)[0]
-      if (!due) break
-      this.#now = Math.max(this.#now, due.at)
-      this.#timers.delete(due.id)
-      due.run()
-      await settle()
-    }
+    while (this.#runNext(end)) await settle()
     this.#now = end
+  }
+
+  /** The same for code without promises. */
+  run(ms) {
+    const end = this.#now + ms
+    while (this.#runNext(end));
+    this.#now = end
+  }
+
+  #next() {
+    let next
+    for (const t of this.#timers.values()) if (!next || t.at < next.at || (t.at === next.at && t.id < next.id)) next = t
+    return next
+  }
+
+  /** Runs the first timer that is due by `end`, and reports whether there was one. */
+  #runNext(end) {
+    const due = this.#next()
+    if (!due || due.at > end) return false
+    this.#now = Math.max(this.#now, due.at)
+    this.#timers.delete(due.id)
+    due.run()
+    return true
   }
 }
 

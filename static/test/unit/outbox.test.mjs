@@ -60,13 +60,37 @@ test('a refused message comes back with a new number, and nothing to that peer o
   assert.equal(outbox.size, 0)
 })
 
-test('a refusal finds its message before and after the acknowledgement', () => {
+test('a refusal finds its message before the acknowledgement, and for 1024 more after it', () => {
   const outbox = new Outbox()
-  for (let i = 1; i <= 100; i++) outbox.add(say(i))
-  outbox.take()
-  assert.deepEqual(outbox.find(100), say(100))
-  outbox.acknowledge(100)
-  assert.deepEqual(outbox.find(100), say(100))
+  for (let i = 1; i <= 1025; i++) {
+    outbox.add(say(i))
+    outbox.take()
+    assert.deepEqual(outbox.find(i), say(i))
+    outbox.acknowledge(i)
+  }
+  assert.deepEqual(outbox.find(1025), say(1025))
+  assert.deepEqual(outbox.find(2), say(2))
   assert.equal(outbox.find(1), undefined)
   assert.ok(!outbox.hold(1))
+})
+
+test('a used-up number takes no place', () => {
+  const outbox = new Outbox(2)
+  outbox.add(say('a'))
+  outbox.take()
+  outbox.hold(1)
+  assert.equal(outbox.size, 1)
+  assert.ok(outbox.add(say('b')))
+  assert.ok(!outbox.add(say('c')))
+})
+
+test('what was held goes back to its old place', () => {
+  const outbox = new Outbox()
+  outbox.add(say('a', 'x'))
+  outbox.add(say('b', 'x'))
+  outbox.take()
+  outbox.hold(1)
+  outbox.resume(1)
+  outbox.release()
+  assert.deepEqual(outbox.take(), [{ ...say('a', 'x'), seq: 2 }, { ...say('b', 'x'), seq: 3 }])
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { beforeEach, test } from 'node:test'
 import { followPage, newSessionKey, SignalingClient } from '../../js/signaling.js'
-import { FakeClock, FakeWebSocket, seeded, settle } from './fakes.mjs'
+import { FakeClock, FakeWebSocket } from './fakes.mjs'
 
 beforeEach(() => {
   FakeWebSocket.all = []
@@ -305,89 +305,95 @@ test('no-peer is not tried again', async () => {
   assert.equal(counted(socket).length, 1)
 })
 
-/**
- * Section 5 of the protocol from the server's side, for one seat that echoes: what it handles it sends
- * back. Each direction is a pipe that is emptied bit by bit, and lost with the connection.
- */
-class EchoSeat {
-  handled = []
-  received = 0
-  ring = []
-  seq = 0
-  attempt = 0
-  exists = false
-  socket
-  up = []
-  down = []
+test('a message without `to` is not overtaken by one with, once it was refused', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.send({ type: 'message', data: 'to all' })
+  socket.say({ type: 'error', code: 'busy', message: '…', for: 'message', ref: 1, seq: 1 })
+  all.client.send(offer('to one'))
+  await all.clock.advance(750)
+  assert.deepEqual(counted(socket).slice(1).map((m) => [m.type, m.seq]), [['message', 2], ['offer', 3]])
+})
 
-  attach(socket) {
-    this.socket = socket
-    this.up = []
-    this.down = []
-    this.live = false
-    this.taken = socket.sent.length
-  }
+test('refused and lost with the connection: what was sent first goes first', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.send(offer('a'))
+  all.client.send(offer('b'))
+  socket.say({ type: 'error', code: 'busy', message: '…', for: 'offer', ref: 1, seq: 1 })
+  socket.end(1006)
+  await all.clock.advance(250)
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say(joined({ resumed: true, received: 1 }))
+  assert.deepEqual(counted(FakeWebSocket.last), [{ ...offer('a'), seq: 2 }, { ...offer('b'), seq: 3 }])
+})
 
-  /** Moves at most `n` messages each way. */
-  pump(n, client) {
-    const { socket } = this
-    this.up.push(...socket.sent.splice(0))
-    for (const m of this.up.splice(0, n)) this.handle(m)
-    for (const m of this.down.splice(0, n)) if (client.state !== 'waiting') socket.say(m)
-  }
+test('acknowledgements that overtake refusals: every refused message is tried again', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  for (let i = 1; i <= 200; i++) all.client.send(offer(String(i)))
+  socket.say({ type: 'ack', received: 200 })
+  for (let ref = 1; ref <= 200; ref++) socket.say({ type: 'error', code: 'busy', message: '…', for: 'offer', ref, seq: ref })
+  await all.clock.advance(750)
+  assert.deepEqual(counted(socket).slice(200).map((m) => m.sdp), Array.from({ length: 200 }, (_, i) => String(i + 1)))
+})
 
-  handle(m) {
-    if (m.type === 'join') {
-      assert.ok(m.attempt > this.attempt)
-      this.attempt = m.attempt
-      assert.ok(m.received <= this.seq)
-      this.ring = this.ring.filter((r) => r.seq > m.received)
-      this.down.push(joined({ resumed: this.exists, received: this.received }), ...this.ring)
-      this.exists = true
-    } else if (m.type === 'ack') {
-      this.ring = this.ring.filter((r) => r.seq > m.received)
-    } else if (m.type === 'message') {
-      assert.ok(m.seq <= this.received + 1, 'the client left a gap')
-      if (m.seq <= this.received) return
-      this.received = m.seq
-      this.handled.push(m.data)
-      const echo = { type: 'message', from: 'you', data: m.data, seq: ++this.seq }
-      this.ring.push(echo)
-      this.down.push(echo)
-      if (this.received % 8 === 0) this.down.push({ type: 'ack', received: this.received })
-    }
-  }
-}
+test('a refusal comes with its text and with what was refused', () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.send(offer('a'))
+  socket.say({ type: 'error', code: 'no-peer', message: 'nobody is here', for: 'offer', ref: 1, seq: 1 })
+  assert.equal(all.of('refused')[0].message, 'nobody is here')
+  assert.deepEqual(all.of('refused')[0].sent, offer('a'))
+})
 
-test('cut anywhere, any number of times: nothing lost, nothing twice, nothing out of order', async () => {
-  for (let seed = 1; seed <= 60; seed++) {
-    FakeWebSocket.all = []
-    const random = seeded(seed)
-    const all = setUp({ random })
-    const got = []
-    all.client.addEventListener('message', ({ detail }) => got.push(detail.data))
-    const server = new EchoSeat()
+test('a listener that leaves is the end: no socket, no timer, no event after it', async () => {
+  for (const when of ['connecting', 'joining', 'joined', 'waiting', 'session']) {
+    const all = setUp()
+    const leave = () => all.client.leave()
+    if (when === 'session') all.client.addEventListener('session', leave)
+    else all.client.addEventListener('state', ({ detail }) => detail.state === when && leave())
     all.client.connect()
-    let said = 0
-    let cuts = 0
-    for (let step = 0; step < 4000 && got.length < 100; step++) {
-      const socket = FakeWebSocket.last
-      if (socket.readyState === 0) {
-        socket.accept()
-        server.attach(socket)
-      }
-      if (random() < 0.5 && said < 100 && all.client.send({ type: 'message', data: said + 1 })) said++
-      if (socket.readyState === 1) server.pump(Math.floor(random() * 4), all.client)
-      if (random() < 0.05 && socket.readyState === 1) {
-        cuts++
-        socket.end(1006)
-      }
-      await all.clock.advance(all.client.state === 'waiting' ? 15_000 : 20)
-    }
-    const want = Array.from({ length: 100 }, (_, i) => i + 1)
-    assert.deepEqual(server.handled, want, `seed ${seed}: at the server`)
-    assert.deepEqual(got, want, `seed ${seed}: echoed, after ${cuts} cuts`)
-    assert.equal(all.of('session').length, 0)
+    const socket = FakeWebSocket.last
+    if (all.client.state !== 'closed') socket.accept()
+    if (all.client.state !== 'closed') socket.say(joined())
+    if (all.client.state !== 'closed') socket.end(when === 'session' ? 4002 : 1006)
+    assert.equal(all.client.state, 'closed', when)
+    assert.equal(all.clock.pending, 0, when)
+    assert.ok(socket.readyState >= 2, when)
+    assert.equal(all.of('joined').length, ['waiting', 'session'].includes(when) ? 1 : 0, when)
+    await all.clock.advance(60_000)
+    assert.equal(FakeWebSocket.last, socket, when)
+    assert.deepEqual(all.of('closed'), [{ why: 'left' }], when)
   }
-  await settle()
+})
+
+test('nothing is handed over before joined', () => {
+  const all = setUp()
+  all.client.connect()
+  FakeWebSocket.last.accept()
+  FakeWebSocket.last.say({ type: 'message', from: 'you', data: 1, seq: 1 })
+  assert.deepEqual(all.of('message'), [])
+})
+
+test('a join says since which attempt the client counts', async () => {
+  const all = setUp()
+  const sinces = []
+  all.client.connect()
+  const next = async (more) => {
+    FakeWebSocket.last.accept()
+    sinces.push(FakeWebSocket.last.sent[0].since)
+    if (more) FakeWebSocket.last.say(joined(more))
+    FakeWebSocket.last.end(more?.code ?? 1006)
+    await all.clock.advance(9000)
+  }
+  await next() // lost
+  await next({ resumed: true }) // the seat that the lost one got
+  await next({ resumed: true })
+  await next({ resumed: false })
+  await next({ resumed: true })
+  await next({ resumed: true, code: 4002 })
+  await next({ resumed: false })
+  await next({ resumed: true })
+  assert.deepEqual(sinces, [undefined, undefined, 2, 2, 4, 4, undefined, 1])
 })

@@ -1,0 +1,136 @@
+// A call whose one side's WebSocket is cut at byte k, in each way, or arrives in dribbles: it comes up,
+// chat and renegotiation work, and the media never stops.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import net from 'node:net'
+import { after, before, test } from 'node:test'
+import { CAMERA, cleanUp, launch, Person, Server } from './harness.mjs'
+
+/**
+ * What a WebSocket is to go through. `after` counts the bytes that pass, one way, until it is cut.
+ * @typedef {{ way?: 'up' | 'down', after?: number, how?: 'reset' | 'finish' | 'blackHole', delay?: number, trickle?: boolean }} Plan
+ */
+
+/** A TCP proxy whose first WebSocket connections fare as planned, and all others well. */
+class FaultyProxy {
+  cuts = 0
+  /** @type {Set<net.Socket>} */
+  #sockets = new Set()
+
+  /** @param {Plan[]} plans */
+  static async start(target, plans) {
+    const proxy = new FaultyProxy()
+    proxy.server = net.createServer({ allowHalfOpen: true }, (client) => proxy.#connect(client, target, plans))
+    proxy.server.listen(0, '127.0.0.1')
+    await once(proxy.server, 'listening')
+    proxy.url = `http://127.0.0.1:${proxy.server.address().port}/`
+    return proxy
+  }
+
+  #connect(client, target, plans) {
+    const upstream = net.connect({ port: target, host: '127.0.0.1', allowHalfOpen: true })
+    const link = { client, upstream, plan: undefined, left: Infinity, isCut: false }
+    for (const socket of [client, upstream]) {
+      socket.setNoDelay(true)
+      this.#sockets.add(socket)
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        this.#sockets.delete(socket)
+        if (!link.isCut) for (const other of [client, upstream]) other.destroy()
+      })
+    }
+    client.on('data', (bytes) => {
+      if (!link.plan) {
+        link.plan = (/^upgrade: websocket/im.test(bytes.toString('latin1')) && plans.shift()) || {}
+        link.left = link.plan.after ?? Infinity
+      }
+      this.#pass(link, 'up', upstream, bytes)
+    })
+    upstream.on('data', (bytes) => this.#pass(link, 'down', client, bytes))
+    client.on('end', () => link.isCut || upstream.end())
+    upstream.on('end', () => link.isCut || client.end())
+  }
+
+  #pass(link, way, to, bytes) {
+    if (link.isCut) return
+    if (way === link.plan.way) {
+      bytes = bytes.subarray(0, link.left)
+      link.left -= bytes.length
+    }
+    const step = link.plan.trickle ? 1 : bytes.length
+    const write = () => {
+      for (let at = 0; at < bytes.length; at += step) to.write(bytes.subarray(at, at + step))
+    }
+    if (link.plan.delay) setTimeout(write, link.plan.delay)
+    else write()
+    if (link.left <= 0) this.#cut(link)
+  }
+
+  #cut(link) {
+    link.isCut = true
+    this.cuts++
+    for (const socket of [link.client, link.upstream]) {
+      if (link.plan.how === 'reset') socket.resetAndDestroy()
+      if (link.plan.how === 'finish') socket.end()
+    }
+  }
+
+  close() {
+    for (const socket of this.#sockets) socket.destroy()
+    this.server.close()
+  }
+}
+
+let server, ada, bob
+before(async () => {
+  ;[server, ada, bob] = await Promise.all([Server.start(), launch(CAMERA), launch(CAMERA)])
+})
+after(cleanUp)
+
+/** @type {Record<string, Plan[]>} */
+const cases = {
+  'each byte comes alone': [{ trickle: true }],
+  'everything comes late': [{ delay: 150 }],
+}
+for (const [n, after] of [1, 700, 1500, 5000, 9000].entries()) {
+  for (const way of /** @type {const} */ (['up', 'down'])) {
+    const how = /** @type {const} */ (['reset', 'finish'])[n % 2]
+    cases[`${how} after ${after} bytes ${way}, and again`] = [{ way, after, how }, { way, after, how }]
+  }
+}
+cases['a black hole after 2000 bytes'] = [{ way: 'up', after: 2000, how: 'blackHole' }]
+
+const both = (people, action) => Promise.all(people.map(action))
+
+for (const [name, plans] of Object.entries(cases)) {
+  test(name, async (t) => {
+    const proxy = await FaultyProxy.start(server.port, [...plans])
+    t.after(() => proxy.close())
+    const a = await Person.open(ada, server.url, name)
+    const b = await Person.open(bob, proxy.url, name)
+    t.after(() => both([a, b], (person) => person.close()))
+    await a.join('Ada')
+    await a.waitStatus('waiting')
+    await b.join('Bob')
+    // A page asks a silent connection after 25 s; here its system tells it to at once, again and again.
+    const probing = setInterval(() => b.page.evaluate(() => duet.room?.signaling.probe()).catch(() => {}), 1000)
+    t.after(() => clearInterval(probing))
+    await both([a, b], (person) => person.waitConnected())
+    await both([a, b], (person) => person.framesAdvance())
+    await both([a, b], (person) => person.watchConnection())
+    await a.say('from Ada')
+    await b.waitChat('from Ada')
+    await b.say('from Bob')
+    await a.waitChat('from Bob')
+    await b.page.evaluate(() => void [...duet.room.members.values()][0].call.pc.addTransceiver('audio'))
+    await both([a, b], (person) => person.wait(() => {
+      const { pc } = [...duet.room.members.values()][0].call
+      return pc.signalingState === 'stable' && pc.getTransceivers().filter((x) => x.receiver.track.kind === 'audio' && x.currentDirection).length === 2
+    }))
+    await both([a, b], (person) => person.framesAdvance())
+    assert.deepEqual(await both([a, b], (person) => person.connectionStates()), [[['connected']], [['connected']]])
+    assert.deepEqual([...a.faults, ...b.faults], [])
+    assert.ok(proxy.cuts > 0 || plans.every((plan) => plan.after === undefined), 'nothing was cut')
+    t.diagnostic(`${proxy.cuts} cuts`)
+  })
+}
