@@ -68,6 +68,7 @@ type sockets struct {
 	mu       sync.Mutex
 	open     map[*socket]struct{}
 	draining bool
+	parking  parking        // has a lock of its own
 	gone     sync.WaitGroup // one for each open socket, and for each handshake
 }
 
@@ -164,8 +165,9 @@ func (t *sockets) drain(ctx context.Context, spread time.Duration) error {
 // A socket is one WebSocket: it moves bytes between the wire and the protocol's side of the
 // connection, and is the signaling.Transport of that.
 //
-// One goroutine reads for the socket's whole life. Another writes, but lives only while there is
-// something to write, and it alone closes the socket.
+// One goroutine reads, as long as the peer says something now and then; in between the socket is
+// parked. Another writes, but lives only while there is something to write, and it alone closes the
+// socket.
 type socket struct {
 	// Static once started.
 	all   *sockets
@@ -173,9 +175,11 @@ type socket struct {
 	wire  *wire
 	ws    *websocket.Conn
 	conn  *signaling.Conn
+	place place // while parked
 
 	// Owned by the reader.
-	lost bool // conn.Lost was called
+	asleep bool // it was parked
+	lost   bool // conn.Lost was called
 
 	reader  sync.WaitGroup        // done when the reader has ended
 	writer  atomic.Int32          // idle, writing or again
@@ -194,15 +198,25 @@ const (
 
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
-// read is the reader's life: one message after the other until the connection ends.
+// read is a reader's life: one message after the other until the connection ends, or is parked.
 func (s *socket) read() {
 	defer s.all.hub.Recover("connection", func() {
 		s.loseSeat(signaling.EndLost)
 		s.Close(signaling.ErrRestart)
 	})
+	if s.asleep {
+		s.asleep = false
+		s.wire.awake()
+	}
 	for {
 		err := s.readMessage()
 		if err == nil {
+			continue
+		}
+		if errors.Is(err, errIdle) {
+			if s.park() {
+				return
+			}
 			continue
 		}
 		if s.isClosing() {
@@ -214,6 +228,17 @@ func (s *socket) read() {
 		s.Close(cause)
 		return
 	}
+}
+
+// park leaves the socket to the parking. False: the reader must go on.
+func (s *socket) park() bool {
+	s.asleep = true
+	if s.all.parking.park(s, s.wire.sleep()) {
+		return true // from here on another reader may live
+	}
+	s.asleep, s.wire.parks = false, false
+	s.wire.awake()
+	return false
 }
 
 // readMessage reads one message and hands it to the protocol. An error means that the socket closes,
@@ -376,6 +401,7 @@ func (s *socket) Close(cause error) {
 	if s.cause.CompareAndSwap(nil, &cause) {
 		s.wire.closeSoon()
 		s.wire.stopReading()
+		s.all.parking.unpark(s)
 		s.Wake()
 	}
 }
@@ -393,6 +419,7 @@ func (s *socket) write() {
 			s.Close(signaling.ErrTooSlow)
 		case err != nil: // the peer has gone; the reader finds out how, from what is still to be read
 			s.wire.closeSoon()
+			s.all.parking.unpark(s)
 		}
 		if cause != nil {
 			s.end(*cause)

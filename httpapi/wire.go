@@ -32,6 +32,9 @@ const (
 // longAgo, as a deadline, ends what waits at once.
 var longAgo = time.Unix(1, 0)
 
+// errIdle ends a Read in which nothing has begun and nothing came for a while. The next Read goes on.
+var errIdle = errors.New("nothing to read")
+
 // errSilent ends a connection whose peer did not answer a ping.
 var errSilent = errors.New("ping not answered")
 
@@ -53,6 +56,8 @@ type wire struct {
 	ping   func() // sends one; must not block
 	wake   func() // says that there is something to flush; must not block
 	joined func() bool
+	fd     int  // of the Conn's socket, if parks
+	parks  bool // Read may end with errIdle
 
 	// Owned by the reader.
 	reader    *bufio.Reader
@@ -61,6 +66,9 @@ type wire struct {
 	heardAt   time.Time // the last byte
 	pingedAt  time.Time // zero = no ping is out
 	joinSince time.Time // the join timeout counts from here
+	awakeAt   time.Time // since when somebody reads
+	asleepAt  time.Time // when nobody did any more
+	patience  time.Duration
 	armed     time.Time // what the read deadline is set to, by the hub's clock
 	failed    error     // why Read failed
 
@@ -96,7 +104,31 @@ func (w *wire) start(conn net.Conn, early []byte) {
 	w.reader = bufio.NewReaderSize(w, readBufferBytes)
 	w.early = append([]byte(nil), early...)
 	w.heardAt = w.now()
+	w.fd, w.parks = descriptor(conn)
+	w.patience = minPatience
 	w.startJoinTimeout()
+}
+
+// sleep gives back what a connection needs only while it is read, and returns when something is due
+// next.
+func (w *wire) sleep() time.Time {
+	*w.reader = bufio.Reader{}
+	w.asleepAt = w.now()
+	return time.Now().Add(w.next().Sub(w.asleepAt))
+}
+
+// awake prepares for Read after a sleep.
+func (w *wire) awake() {
+	*w.reader = *bufio.NewReaderSize(w, readBufferBytes)
+	w.awakeAt = w.now()
+	switch {
+	case !w.awakeAt.Before(w.next()): // it is not the peer who woke us
+	case w.awakeAt.Sub(w.asleepAt) < maxPatience:
+		w.patience = min(2*w.patience, maxPatience)
+	default:
+		w.patience = minPatience
+	}
+	w.rearm()
 }
 
 // startJoinTimeout starts the join timeout again, from the last byte that arrived.
@@ -115,7 +147,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 		return n, w.got(p[:n])
 	}
-	if by, ok := w.messageBy(); ok && by.Before(w.armed) { // more is wanted than came at once
+	if by := w.wakeBy(); by.Before(w.armed) { // more is wanted than came at once, or a pong came
 		w.rearm()
 	}
 	for {
@@ -129,7 +161,9 @@ func (w *wire) Read(p []byte) (int, error) {
 				continue
 			}
 		}
-		w.failed = err
+		if err != errIdle {
+			w.failed = err
+		}
 		return 0, err
 	}
 }
@@ -159,12 +193,27 @@ func (w *wire) due(now time.Time) error {
 	} else if !now.Before(w.heardAt.Add(w.cfg.PingInterval)) {
 		w.pingedAt = now
 		w.ping()
+	} else if w.idle() && !now.Before(w.tiredAt()) {
+		return errIdle
 	}
 	return nil
 }
 
-// rearm sets the read deadline to what is due first.
-func (w *wire) rearm() {
+// idle reports whether a Read waits for nothing that has begun, or was asked for.
+func (w *wire) idle() bool {
+	return w.parks && w.pingedAt.IsZero() && w.in.have == 0 && w.in.messageAt.IsZero()
+}
+
+// tiredAt is when an idle Read has waited for long enough.
+func (w *wire) tiredAt() time.Time {
+	if w.heardAt.After(w.awakeAt) {
+		return w.heardAt.Add(w.patience)
+	}
+	return w.awakeAt.Add(w.patience)
+}
+
+// next is when something is due that the peer does not do.
+func (w *wire) next() time.Time {
 	next := w.heardAt.Add(w.cfg.PingInterval)
 	if !w.pingedAt.IsZero() {
 		next = w.pingedAt.Add(w.cfg.PongTimeout)
@@ -175,8 +224,22 @@ func (w *wire) rearm() {
 	if by := w.joinSince.Add(w.cfg.JoinTimeout); !w.joined() && by.Before(next) {
 		next = by
 	}
-	w.armed = next
-	left := next.Sub(w.now())
+	return next
+}
+
+// wakeBy is when a Read that waits must look at the time: when something is due, or to end as idle.
+func (w *wire) wakeBy() time.Time {
+	next := w.next()
+	if tired := w.tiredAt(); w.idle() && tired.Before(next) {
+		return tired
+	}
+	return next
+}
+
+// rearm sets the read deadline to what is due first.
+func (w *wire) rearm() {
+	w.armed = w.wakeBy()
+	left := w.armed.Sub(w.now())
 	w.deadlines.Lock()
 	defer w.deadlines.Unlock()
 	if w.closeBy.IsZero() {
