@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,15 +130,37 @@ type pipeListener struct {
 	closed chan struct{}
 }
 
-// A pipeConn is a pipe's end that seems to come from loopback.
-type pipeConn struct{ net.Conn }
+// A pipeConn is a pipe's end that seems to come from loopback, and that may be made to fail.
+type pipeConn struct {
+	net.Conn
+	broken       atomic.Bool // for writing
+	panicOnWrite atomic.Bool // once
+	panicOnClose atomic.Bool // once
+}
 
-func (pipeConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (c *pipeConn) Write(p []byte) (int, error) {
+	if c.panicOnWrite.CompareAndSwap(true, false) {
+		panic("as ordered")
+	}
+	if c.broken.Load() {
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *pipeConn) Close() error {
+	if c.panicOnClose.CompareAndSwap(true, false) {
+		panic("as ordered")
+	}
+	return c.Conn.Close()
+}
+
+func (*pipeConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
 func (l *pipeListener) dial() (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
-	case l.conns <- pipeConn{server}:
+	case l.conns <- &pipeConn{Conn: server}:
 		return client, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
@@ -289,6 +312,7 @@ type testConn struct {
 	in       *bufio.Reader
 	mute     atomic.Bool // answers neither pings nor a close
 	frames   chan frame  // what arrived, once listen was called; closed at the end
+	readErr  error       // what that was
 	pump     sync.WaitGroup
 
 	session string
@@ -303,6 +327,7 @@ func (s *service) dial() *testConn {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	conn.SetDeadline(time.Now().Add(3 * s.patience))
 	c := &testConn{Conn: conn, t: s.t, patience: s.patience, in: bufio.NewReader(conn)}
 	s.t.Cleanup(func() {
 		conn.Close()
@@ -357,6 +382,7 @@ func (c *testConn) listen() {
 		for {
 			f, err := readFrame(c.in)
 			if err != nil {
+				c.readErr = err
 				return
 			}
 			f.at = time.Now()

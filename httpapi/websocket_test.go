@@ -280,21 +280,36 @@ func TestOutOfSync(t *testing.T) {
 }
 
 // A client that says 1000 and is gone before the server has written what it had for it has left all
-// the same: a failed write must not hide what there is to read.
+// the same: a write that fails must not hide what there is to read.
 func TestLeaveIsReadBehindAFailedWrite(t *testing.T) {
-	for range 50 {
-		func() {
-			s := serveTCP(t, nil)
-			a, b := s.pair(key("a"))
-			for range 20 {
+	for _, tt := range []struct {
+		name  string
+		end   func(*testConn)
+		event string
+	}{
+		{"left", func(c *testConn) { c.write(closeFrame(1000, "")) }, "peer-left"},
+		{"lost", func(c *testConn) { c.Close() }, "peer-away"},
+		{"nothing more comes", func(*testConn) {}, "peer-away"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *service) {
+				b := s.open()
+				b.join("demo", "")
+				known := s.only()
+				a := s.open()
+				a.join("demo", key("a"))
+				b.want("peer-joined")
+				s.only(known).wire.Conn.(*pipeConn).broken.Store(true)
 				b.count("message", `,"data":1`)
-			}
-			a.write(closeFrame(1000, ""))
-			a.Close()
-			if m := b.want("peer-left"); m["reason"] != "left" {
-				t.Fatalf("got %v", m)
-			}
-		}()
+				synctest.Wait()
+				start := time.Now()
+				tt.end(a)
+				_, at := b.wantTimed(tt.event)
+				if at.Sub(start) > closeTime {
+					t.Errorf("%s after %v", tt.event, at.Sub(start))
+				}
+			})
+		})
 	}
 }
 
@@ -365,18 +380,46 @@ func (d panicky) Find(ctx context.Context, room signaling.RoomID) (signaling.Own
 }
 
 func TestPanicEndsItsConnectionOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := servePipes(t, func(set *settings) { set.directory = panicky{set.directory} })
-		a, b := s.pair(key("a"))
-		c := s.open()
-		c.send(`{"type":"join","room":"panic"}`)
-		c.wantEnd(1012)
-		a.count("message", `,"data":1`)
-		b.want("message")
-		synctest.Wait()
-		if n := s.api.Connections(); n != 2 {
-			t.Errorf("%d connections, want 2", n)
-		}
+	for _, tt := range []struct {
+		name  string
+		order func(*pipeConn)
+	}{
+		{"in a write", func(c *pipeConn) { c.panicOnWrite.Store(true) }},
+		{"at the end", func(c *pipeConn) { c.panicOnClose.Store(true); c.broken.Store(true) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *service) {
+				b := s.open()
+				b.join("demo", "")
+				known := s.only()
+				a := s.open()
+				a.join("demo", key("a"))
+				b.want("peer-joined")
+				tt.order(s.only(known).wire.Conn.(*pipeConn))
+				b.count("message", `,"data":1`)
+				a.wantEnd(1006)
+				b.want("peer-away")
+				synctest.Wait()
+				if n, gauge := s.api.Connections(), testutil.ToFloat64(s.api.sockets.gauge); n != 1 || gauge != 1 {
+					t.Errorf("%d connections, %v in the gauge, want 1", n, gauge)
+				}
+			})
+		})
+	}
+	t.Run("in a message", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := servePipes(t, func(set *settings) { set.directory = panicky{set.directory} })
+			a, b := s.pair(key("a"))
+			c := s.open()
+			c.send(`{"type":"join","room":"panic"}`)
+			c.wantEnd(1012)
+			a.count("message", `,"data":1`)
+			b.want("message")
+			synctest.Wait()
+			if n := s.api.Connections(); n != 2 {
+				t.Errorf("%d connections, want 2", n)
+			}
+		})
 	})
 }
 
