@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// binary builds the server once for all tests. It is removed by TestMain.
+var binary = sync.OnceValues(func() (*world, error) {
+	w := new(world)
+	return w, w.build(context.Background())
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if w, err := binary(); err == nil && w.folder != "" {
+		w.close()
+	}
+	os.Exit(code)
+}
+
+func serverBinary(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds and runs the server")
+	}
+	w, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.binary
+}
+
+// A small storm of each kind, on the real server.
+func TestModes(t *testing.T) {
+	for _, args := range []string{
+		"kicks -rooms 15 -kicks 1 -every 400ms -rate 10",
+		"restart -clients 200 -down 100ms",
+		"restart -clients 200 -down 100ms -signal TERM",
+		"soak -rooms 5 -for 4s -grace 10s",
+	} {
+		t.Run(args, func(t *testing.T) {
+			var out strings.Builder
+			binary := serverBinary(t)
+			mode, flags, _ := strings.Cut(args, " ")
+			if err := run(t.Context(), append([]string{mode, "-bin", binary}, strings.Fields(flags)...), &out, io.Discard); err != nil {
+				t.Error(err)
+			}
+			if strings.Count(out.String(), "\n") != 1 {
+				t.Errorf("the summary is one line: %q", out.String())
+			}
+			t.Log(strings.TrimSpace(out.String()))
+		})
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                           "a mode is missing",
+		"earthquake":                 `there is no mode "earthquake"`,
+		"kicks more":                 `unexpected "more"`,
+		"restart -signal HUP -bin x": "must be KILL or TERM",
+	} {
+		if err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	refused := map[int]bool{2: true}
+	for _, c := range []struct {
+		sent int
+		got  []int
+		want result
+	}{
+		{4, []int{1, 3, 4}, result{}},
+		{4, []int{1, 4}, result{lost: 1}},
+		{4, nil, result{lost: 3}},
+		{4, []int{1, 3, 3, 4}, result{duplicated: 1}},
+		{4, []int{1, 4, 3}, result{reordered: 1}},
+		{4, []int{1, 2, 3, 4}, result{refusedButGot: 1}},
+		{4, []int{1, 3, 4, 5}, result{duplicated: 1}},
+		{4, []int{3, 1, 3, 4}, result{duplicated: 1, reordered: 1}},
+	} {
+		if got := compare(c.sent, refused, c.got); got != c.want {
+			t.Errorf("%v: %+v, want %+v", c.got, got, c.want)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	mean, slope, off := line([]float64{0, 1, 2, 3}, []float64{5, 7, 9, 11})
+	if mean != 8 || math.Abs(slope-2) > 1e-9 || off > 1e-9 {
+		t.Errorf("%v, %v ± %v", mean, slope, off)
+	}
+	if _, slope, off := line([]float64{0, 1, 2, 3}, []float64{0, 1, 0, 1}); math.Abs(slope-0.2) > 1e-9 || math.Abs(off-math.Sqrt(0.8/2/5)) > 1e-9 {
+		t.Errorf("%v ± %v", slope, off)
+	}
+	if _, slope, _ := line([]float64{1, 1}, []float64{0, 1}); slope != 0 {
+		t.Errorf("two points: %v", slope)
+	}
+}
+
+func TestBusiest(t *testing.T) {
+	zero := time.Unix(0, 0)
+	var moments []time.Time
+	for _, ms := range []int{500, 0, 60, 199, 90, 100, 150} {
+		moments = append(moments, zero.Add(time.Duration(ms)*time.Millisecond))
+	}
+	if n, at := busiest(moments, 100*time.Millisecond); n != 4 || at != zero.Add(60*time.Millisecond) && at != zero.Add(100*time.Millisecond) {
+		t.Errorf("%d at %v", n, at)
+	}
+}
