@@ -3,6 +3,8 @@
 VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME      ?= 30s
 BENCHFLAGS    ?=
+SEQUENCES     ?= 50000
+SOAK          ?= 10m
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 GOFILES        = $(shell find cmd httpapi signaling static -name '*.go' -not -path '*/node_modules/*')
@@ -12,7 +14,7 @@ FIND_CHROMIUM = for c in "$$CHROMIUM" chromium chromium-browser google-chrome; d
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench docker clean need-cc need-node need-chromium
+.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench model mutants storm soak docker clean need-cc need-node need-chromium
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,13 +55,28 @@ fmt: ## gofmt everything
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@set -e; for pkg in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+			echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 		done; \
 	done
 
 bench: ## Go benchmarks, then the server beside its baselines (BENCHFLAGS go to cmd/duet-bench)
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./cmd/duet-bench $(BENCHFLAGS)
+
+model: $(NODE_STAMP) ## the server's rooms and the page's client beside their models, for SEQUENCES (50000) random lives each
+	DUET_MODEL_SEQUENCES=$(SEQUENCES) DUET_MODEL_DEPTH=5 go test -v -run Model -timeout 60m ./signaling
+	cd $(JS) && MODEL_SEQUENCES=$(SEQUENCES) MODEL_STEPS=150 node --test unit/model.test.mjs
+
+mutants: ## take each rule out of the server in turn: a test must notice
+	go run ./cmd/duet-mutants
+
+storm: ## 1,000 rooms kicked 20,000 times and more, 5,000 clients through a restart of the server
+	go run ./cmd/duet-storm kicks
+	go run ./cmd/duet-storm restart
+	go run ./cmd/duet-storm restart -signal TERM
+
+soak: ## rooms come and go, faults included, for SOAK (10m): what grows?
+	go run ./cmd/duet-storm soak -for $(SOAK)
 
 docker: ## build the container image duet
 	docker build --build-arg VERSION=$(VERSION) -t duet .
