@@ -126,6 +126,7 @@ var bads = []struct {
 	{`{"type":"answer"}`, "bad-message", "answer", seqMissing},
 	{`{"type":"leave","seq":0}`, "bad-message", "leave", seqMissing},
 	{`{"type":"ack"}`, "bad-message", "ack", seqMissing},
+	{`{"type":"ack","seq":%d}`, "bad-message", "ack", seqGap},
 	{`{"type":"join"}`, "bad-message", "join", seqMissing},
 }
 

@@ -786,6 +786,8 @@ func (l *link) joined(m *heardMessage) error {
 		v.seat, v.unsure = t.seat, true
 	case v.seat != t.seat && !v.unsure:
 		return errors.New("it is not the seat that the client knows")
+	case v.seat != t.seat:
+		v.seat, v.outbox = t.seat, nil
 	}
 	if !m.Resumed || v.since == 0 {
 		v.since = t.attempt
@@ -828,7 +830,7 @@ func (v *life) heardNew(m *heardMessage, a *audit) error {
 		v.heard[p], a.heard[p] = true, true
 		return nil
 	case "error":
-		if m.Ref > 0 && m.Ref <= len(v.outbox) && m.Seq > 0 {
+		if m.Seq > 0 && m.Ref > 0 && m.Ref <= len(v.outbox) && v.outbox[m.Ref-1].in.kind == m.For {
 			a.refused[v.outbox[m.Ref-1].name] = m.Code
 		}
 		return nil
