@@ -71,6 +71,7 @@ mutants: ## take each rule out of the server in turn: a test must notice
 	go run ./cmd/duet-mutants
 
 storm: ## 1,000 rooms kicked 20,000 times and more, 5,000 clients through a restart of the server
+	DUET_STORM=1 go test -v ./cmd/duet-storm
 	go run ./cmd/duet-storm kicks
 	go run ./cmd/duet-storm restart
 	go run ./cmd/duet-storm restart -signal TERM

@@ -24,6 +24,7 @@ const inNamespace = "TEST_HAS_A_NETWORK_OF_ITS_OWN"
 // lose, delay and narrow what passes. It runs itself again in a network namespace, whose loopback
 // nobody else uses.
 func TestKernelFaults(t *testing.T) {
+	onlyInAStorm(t)
 	if os.Getenv(inNamespace) == "" {
 		runInNamespace(t)
 		return

@@ -38,7 +38,16 @@ func serverBinary(t *testing.T) string {
 }
 
 // A small storm of each kind, on the real server.
+// onlyInAStorm skips what takes a machine of its own: real seconds decide there.
+func onlyInAStorm(t *testing.T) {
+	t.Helper()
+	if os.Getenv("DUET_STORM") == "" {
+		t.Skip("takes a quiet machine: make storm runs it")
+	}
+}
+
 func TestModes(t *testing.T) {
+	onlyInAStorm(t)
 	for _, args := range []string{
 		"kicks -rooms 15 -kicks 1 -every 400ms -rate 10",
 		"restart -clients 200 -down 100ms",
