@@ -34,7 +34,7 @@ type runner struct {
 
 	applied bool // whether the last operation of the last run could do anything
 
-	sequences, ops, messages, got int64
+	sequences, ops, messages, got, audited, arrivals int64
 }
 
 // run runs one sequence to its end. at is the operation that failed; len(ops) stands for the end.
@@ -74,6 +74,8 @@ func (r *runner) runOnly(s scene, ops []op, only func(int) bool, waits []time.Du
 		r.sequences++
 		r.ops += int64(at)
 		r.messages += int64(w.messages)
+		r.audited += int64(w.audit.messages)
+		r.arrivals += int64(w.audit.arrivals)
 		for _, l := range w.links {
 			r.got += int64(len(l.got))
 		}
@@ -160,11 +162,14 @@ func inShards(t *testing.T, f func(t *testing.T, r *runner, shard, shards int)) 
 					add(&sum.ops, r.ops)
 					add(&sum.messages, r.messages)
 					add(&sum.got, r.got)
+					add(&sum.audited, r.audited)
+					add(&sum.arrivals, r.arrivals)
 				})
 			})
 		}
 	})
-	t.Logf("%d sequences, %d operations: %d messages sent, %d got", sum.sequences, sum.ops, sum.messages, sum.got)
+	t.Logf("%d sequences, %d operations: %d messages sent, %d got, of which the clients judged %d; %d arrivals checked",
+		sum.sequences, sum.ops, sum.messages, sum.got, sum.audited, sum.arrivals)
 }
 
 // Rooms do what the model does, whatever their clients do.

@@ -28,6 +28,7 @@ type world struct {
 	waited   []time.Duration // by each opWait, in order
 	replay   []time.Duration // to wait so instead
 	applied  bool            // whether the last operation could do anything
+	done     int             // operations
 	messages int             // sent by clients
 }
 
@@ -45,13 +46,13 @@ type client struct {
 
 // A page is one load of the page, and the program in it.
 type page struct {
-	client       *client
 	number       int
 	key, earlier string // session keys, of this page and the one before; "" = none
 	attempt      int
 	lives        map[string]*life // by room
 	life         *life            // of the room it went to last
 	used         map[int]bool     // attempts
+	careless     bool             // it used one twice, which the protocol forbids
 	joining      map[string]*link // by room, the one it joined with last: it listens to no earlier one
 }
 
@@ -59,12 +60,14 @@ type page struct {
 type life struct {
 	room     string
 	seat     *seat
-	since    int           // the attempt that got the seat; 0 = not known
+	began    int           // the operation that got the seat
+	since    int           // the attempt that did; 0 = not known
 	received int           // the last seq handled
+	acked    int           // the last that the server has handled
 	outbox   []clientInput // what it sent; outbox[i] has seq i+1
 	present  map[string]string
 	heard    map[string]bool
-	unsure   bool // it did not stick to the protocol, or was in luck: it does not complain
+	unsure   bool // it does not stick to the protocol, or does not know who was there at first: it has no complaints
 }
 
 // A taken is a seat that a link got, by which attempt, and whether nobody had it before.
@@ -72,6 +75,7 @@ type taken struct {
 	seat    *seat
 	attempt int
 	fresh   bool
+	began   int // the operation that got it
 }
 
 // A clientInput is a message, as the server gets it and as the model does.
@@ -79,6 +83,7 @@ type clientInput struct {
 	json string
 	in   modelInput
 	name string // part of the payload, unlike any other
+	made int    // the operation that made it
 }
 
 var ping = clientInput{json: `{"type":"ping"}`, in: modelInput{kind: "ping"}}
@@ -138,7 +143,7 @@ func (w *world) start(h *Hub) {
 
 // load is a page load.
 func (c *client) load() {
-	p := &page{client: c, number: 1, lives: map[string]*life{}, joining: map[string]*link{}, used: map[int]bool{}}
+	p := &page{number: 1, lives: map[string]*life{}, joining: map[string]*link{}, used: map[int]bool{}}
 	if c.page != nil {
 		p.number, p.earlier = c.page.number+1, c.page.key
 	}
@@ -202,6 +207,7 @@ func (l *link) fetch(n int) {
 // clients found wrong.
 func (w *world) do(o op) error {
 	w.applied = false
+	w.done++
 	if w.only(o.Who) || o.Do == opWait {
 		if err := w.apply(o); err != nil {
 			return err
@@ -374,7 +380,8 @@ func (l *link) join(o op) {
 	case joinSinceBefore:
 		in.since = max(0, in.since-1)
 	}
-	p.life.unsure = p.life.unsure || in.since != p.life.since || p.used[in.attempt]
+	p.careless = p.careless || p.used[in.attempt]
+	p.life.unsure = p.life.unsure || p.careless || in.since != p.life.since
 	p.used[in.attempt] = true
 	text := fmt.Sprintf(`{"type":"join","room":%q,"attempt":%d,"received":%d`, in.room, in.attempt, in.received)
 	if in.since > 0 {
@@ -391,7 +398,7 @@ func (l *link) join(o op) {
 	}
 	l.say(clientInput{json: text + "}", in: in})
 	if s := l.conn.seat; s != had {
-		l.taken = append(l.taken, taken{s, in.attempt, l.conn.gen == 1})
+		l.taken = append(l.taken, taken{s, in.attempt, l.conn.gen == 1, c.w.done})
 	}
 }
 
@@ -435,7 +442,7 @@ func (l *link) sendAll(o op) {
 			}
 			text += fmt.Sprintf(`,"to":%q`, in.to)
 		}
-		l.counted(o.A, clientInput{text, in, name})
+		l.counted(o.A, clientInput{text, in, name, c.w.done})
 	}
 }
 
@@ -700,16 +707,19 @@ func (w *world) checkRing(s *seat) (bytes int, err error) {
 type audit struct {
 	refused map[string]string // names of messages whose senders were told so, and with what
 	heard   map[string]bool   // names of messages that somebody got
+
+	messages int // looked at
+	arrivals int // looked for
 }
 
 func (a *audit) start() { a.refused, a.heard = map[string]string{}, map[string]bool{} }
 
 type heardMessage struct {
-	Type, Room, From, ID, Reason, SDP, Code, For string
-	Seq, Ref, Received                           int
-	Resumed                                      bool
-	Peer                                         struct{ ID string }
-	Peers                                        []struct {
+	Type, Room, From, SDP, Code, For string
+	Seq, Ref, Received               int
+	Resumed                          bool
+	Peer                             struct{ ID string }
+	Peers                            []struct {
 		ID   string
 		Away bool
 	}
@@ -738,9 +748,14 @@ func (l *link) heard(text string) error {
 	if !l.client.plain && l.page.joining[v.room] != l {
 		l.deaf = true
 	}
-	if v.unsure || l.deaf {
+	switch {
+	case l.deaf:
+		return nil
+	case v.unsure:
+		v.received = max(v.received, m.Seq)
 		return nil
 	}
+	l.client.w.audit.messages++
 	if l.client.plain != (m.Seq == 0) && counts(&m) {
 		return fmt.Errorf("seq %d", m.Seq)
 	}
@@ -776,9 +791,9 @@ func (l *link) joined(m *heardMessage) error {
 	v := p.lives[m.Room]
 	switch {
 	case !m.Resumed:
-		unsure := v.unsure || !t.fresh
 		v = newLife(m.Room)
-		v.seat, v.unsure = t.seat, unsure // who was there when it was is in the joined that was lost
+		v.seat, v.began = t.seat, t.began
+		v.unsure = p.careless || !t.fresh // who was there when it was is in the joined that was lost
 		for _, p := range m.Peers {
 			v.present[p.ID] = map[bool]string{false: "here", true: "away"}[p.Away]
 		}
@@ -792,7 +807,7 @@ func (l *link) joined(m *heardMessage) error {
 	if !m.Resumed || v.since == 0 {
 		v.since = t.attempt
 	}
-	v.unsure = v.unsure || l.hasty
+	v.unsure, v.acked = v.unsure || l.hasty, m.Received
 	if p.life == p.lives[m.Room] {
 		p.life = v
 	}
@@ -834,6 +849,9 @@ func (v *life) heardNew(m *heardMessage, a *audit) error {
 			a.refused[v.outbox[m.Ref-1].name] = m.Code
 		}
 		return nil
+	case "ack":
+		v.acked = m.Received
+		return nil
 	default:
 		return nil
 	}
@@ -847,6 +865,9 @@ func (v *life) heardNew(m *heardMessage, a *audit) error {
 // seats run out. Nothing may be left.
 func (w *world) end() error {
 	if err := w.readAll(); err != nil {
+		return err
+	}
+	if err := w.checkArrivals(); err != nil {
 		return err
 	}
 	for _, l := range w.links {
@@ -880,6 +901,36 @@ func (w *world) end() error {
 	return nil
 }
 
+// checkArrivals compares what clients know to be handled with what the others have, once everybody
+// has heard all there is.
+func (w *world) checkArrivals() error {
+	var seated []*link
+	for _, l := range w.links {
+		listens := l.client.plain || l.page.joining[l.life.room] == l && !l.deaf
+		if listens && !l.lost && !l.cut && l.code == 0 && l.conn.seat != nil && l.life.seat == l.conn.seat && !l.life.unsure {
+			seated = append(seated, l)
+		}
+	}
+	for _, from := range seated {
+		for _, m := range from.life.outbox[:min(from.life.acked, len(from.life.outbox))] {
+			if m.in.payload == "" || w.audit.refused[m.name] != "" {
+				continue
+			}
+			for _, to := range seated {
+				sameRoom := to != from && to.conn.room == from.conn.room
+				meant := m.in.to == "" || m.in.to == string(to.conn.seat.id)
+				if !sameRoom || !meant || to.life.began >= m.made {
+					continue
+				}
+				if w.audit.arrivals++; !to.life.heard[m.name] {
+					return fmt.Errorf("message %s of client %d was handled, and never heard by client %d", m.name, from.client.number, to.client.number)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (w *world) readAll() error {
 	for _, l := range w.links {
 		l.read(0)
@@ -897,5 +948,5 @@ func (w *world) transcript(of func(who int) bool) []string {
 			all = append(all, l.got...)
 		}
 	}
-	return slices.Clip(all)
+	return all
 }
