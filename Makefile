@@ -64,7 +64,7 @@ bench: ## Go benchmarks, then the server beside its baselines (BENCHFLAGS go to 
 	go run ./cmd/duet-bench $(BENCHFLAGS)
 
 model: $(NODE_STAMP) ## the server's rooms and the page's client beside their models, for SEQUENCES (50000) random lives each
-	DUET_MODEL_SEQUENCES=$(SEQUENCES) DUET_MODEL_DEPTH=5 go test -v -run Model -timeout 60m ./signaling
+	DUET_MODEL_SEQUENCES=$(SEQUENCES) DUET_MODEL_DEPTH=6 go test -v -run Model -timeout 60m ./signaling
 	cd $(JS) && MODEL_SEQUENCES=$(SEQUENCES) MODEL_STEPS=150 node --test unit/model.test.mjs
 
 mutants: ## take each rule out of the server in turn: a test must notice

@@ -95,7 +95,7 @@ func errorEnvelope(r *refusal) []byte {
 
 // joinedEnvelope tells s where it sits and with whom; it is complete and never counted.
 func (r *Room) joinedEnvelope(s *seat, resumed bool) []byte {
-	b := make([]byte, 0, 256+len(r.cfg.ICEServers))
+	b := make([]byte, 0, 256+len(r.hub.cfg.ICEServers))
 	b = appendString(b, `{"type":"joined","room":`, string(r.ID))
 	b = append(b, `,"id":"`...)
 	b = append(b, s.id...)
@@ -122,14 +122,14 @@ func (r *Room) joinedEnvelope(s *seat, resumed bool) []byte {
 	b = append(b, `,"grace":`...)
 	grace := time.Duration(0)
 	if s.session {
-		grace = r.cfg.Grace
+		grace = r.hub.cfg.Grace
 	}
 	b = strconv.AppendFloat(b, grace.Seconds(), 'f', -1, 64)
 	b = append(b, `,"iceServers":`...)
-	if len(r.cfg.ICEServers) == 0 {
+	if len(r.hub.cfg.ICEServers) == 0 {
 		b = append(b, "[]"...)
 	} else {
-		b = append(b, r.cfg.ICEServers...)
+		b = append(b, r.hub.cfg.ICEServers...)
 	}
 	return append(b, '}')
 }

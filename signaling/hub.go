@@ -49,7 +49,7 @@ func NewHub(cfg Config, dir Directory, log *slog.Logger, reg prometheus.Register
 	return h
 }
 
-// Run watches for stalls until ctx ends; then it ends every room and waits for their goroutines.
+// Run watches for stalls until ctx ends; then it ends every room and waits until they are gone.
 func (h *Hub) Run(ctx context.Context) error {
 	err := h.clock.Run(ctx)
 	h.mu.Lock()
@@ -128,15 +128,17 @@ func (h *Hub) submit(c join, epoch uint64) (*Room, *refusal) {
 		r.inbox <- c // fresh and buffered: never blocks, and no room waits for its first seat
 		h.rooms[r.ID] = r
 		h.most = max(h.most, len(h.rooms))
-		h.running.Go(r.run)
+		h.running.Add(1)
 		h.mu.Unlock()
+		r.start()
 		h.metrics.rooms.Inc()
 		return r, nil
 	}
 }
 
-// ended takes a room whose goroutine is done out of the registry.
+// ended takes a room that has no seat any more out of the registry.
 func (h *Hub) ended(r *Room) {
+	defer h.running.Done()
 	h.mu.Lock()
 	if h.rooms[r.ID] == r {
 		delete(h.rooms, r.ID)

@@ -56,9 +56,12 @@ func (k Kind) payload() string {
 	return ""
 }
 
-func kindOf(name string) Kind {
+// kindOf is the kind of the type that a JSON string names.
+func kindOf(quoted []byte) Kind {
+	name := plain(quoted)
+	name = name[1 : len(name)-1]
 	for k, n := range kindNames[1:] {
-		if n == name {
+		if n == string(name) {
 			return Kind(k + 1)
 		}
 	}
@@ -151,36 +154,35 @@ func decode(data []byte) (Message, *refusal) {
 		return Message{}, bad
 	}
 	var m Message
-	name, ok := unquote(v.typ)
-	if !ok {
+	if len(v.typ) == 0 || v.typ[0] != '"' {
 		return m, badMessage("", "type must be a string: one of join, offer, answer, candidate, message, leave, ack, ping")
 	}
-	m.Kind = kindOf(name)
+	ok := false
+	m.Kind = kindOf(v.typ)
 	if m.Seq, ok = integer(v.seq); !ok || v.seq != nil && m.Seq == 0 {
 		m.Seq = 0
-		return m, badMessage(echo(name), "seq must be a whole number from 1")
+		return m, badMessage(echo(v.typ), "seq must be a whole number from 1")
 	}
 	if m.Kind == KindUnknown {
-		return m, &refusal{err: ErrUnknownType, kind: echo(name), seq: m.Seq,
+		return m, &refusal{err: ErrUnknownType, kind: echo(v.typ), seq: m.Seq,
 			text: "unknown type; use join, offer, answer, candidate, message, leave, ack or ping"}
 	}
 	if text := m.fill(&v); text != "" {
-		bad := badMessage(name, text)
+		bad := badMessage(m.Kind.String(), text)
 		bad.seq = m.Seq
 		return m, bad
 	}
 	return m, nil
 }
 
-// split takes the envelope apart in one pass.
+// split takes the envelope apart.
 func split(data []byte, v *members) *refusal {
-	if tooDeep(data) {
-		return badMessage("", fmt.Sprintf("JSON is nested deeper than %d levels", maxDepth))
-	}
 	err := eachMember(data, func(name, value []byte) { *v.named(name) = value })
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errTooDeep):
+		return badMessage("", fmt.Sprintf("JSON is nested deeper than %d levels", maxDepth))
 	case errors.Is(err, errNotObject):
 		return badMessage("", "a message is one JSON object a text message, such as "+`{"type":"join","room":"demo"}`)
 	case errors.Is(err, errTrailing):
@@ -192,6 +194,7 @@ func split(data []byte, v *members) *refusal {
 }
 
 var (
+	errTooDeep   = errors.New("nested too deep")
 	errNotObject = errors.New("not an object")
 	errTrailing  = errors.New("something after the object")
 )
@@ -199,6 +202,21 @@ var (
 // eachMember calls f with the quoted name and the value of each member of the one object that data
 // is. Both alias data.
 func eachMember(data []byte, f func(name, value []byte)) error {
+	var members spans
+	if n, ok := scan(data, &members); ok {
+		for _, m := range members[:n] {
+			f(data[m.name.from:m.name.to], data[m.value.from:m.value.to:m.value.to])
+		}
+		return nil
+	}
+	return decodeMembers(data, f)
+}
+
+// decodeMembers is eachMember for all of JSON. When it returns an error, f may have been called.
+func decodeMembers(data []byte, f func(name, value []byte)) error {
+	if tooDeep(data) {
+		return errTooDeep
+	}
 	d := decoders.Get().(*decoder)
 	defer func() {
 		d.in = bytes.Buffer{}
@@ -338,9 +356,10 @@ func badMessage(kind, text string) *refusal {
 	return &refusal{err: ErrBadMessage, kind: kind, text: text}
 }
 
-// echo returns a type's name for an error message: only if it is one to be shown.
-func echo(name string) string {
-	if len(name) > 32 || !validName(name) {
+// echo returns the type that a JSON string names for an error message: only if it is one to be shown.
+func echo(quoted []byte) string {
+	name, ok := unquote(quoted)
+	if !ok || len(name) > 32 || !validName(name) {
 		return ""
 	}
 	return name

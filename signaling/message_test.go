@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -197,6 +198,43 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s was relayed as %s", data, out)
 		}
 	})
+}
+
+// FuzzScan: what the fast way takes, the decoder takes as well, and sees the same members.
+func FuzzScan(f *testing.F) {
+	for _, e := range examples(f) {
+		f.Add([]byte(e.JSON))
+	}
+	for _, text := range []string{`{"a":-0.5e+7,"b":[1,0,{}],"c":[[]]}`, `{"a":01}`, `{"a":1.}`, `{"a":-}`, `{"a":1e}`, `{"a":[1,]}`, `{"a":1,}`,
+		"{\"a\":\"1234567\x1f\"}", `{"a":"\"\\\/\b\f\n\r\t"}`, `{"a":"\u00e9"}`, `{"a":"ünïcödé €😀"}`, " {\t\"a\" :\r\n true } ", `{"a":nulL}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var members spans
+		n, ok := scan(data, &members)
+		if !ok {
+			return
+		}
+		var fast, slow []string
+		for _, m := range members[:n] {
+			fast = append(fast, string(data[m.name.from:m.name.to]), string(data[m.value.from:m.value.to]))
+		}
+		err := decodeMembers(data, func(name, value []byte) { slow = append(slow, string(name), string(value)) })
+		if err != nil || !slices.Equal(fast, slow) {
+			t.Fatalf("%q: scanned %q, decoded %q, %v", data, fast, slow, err)
+		}
+	})
+}
+
+// What comes every day goes the fast way.
+func TestScanTakesWhatIsCommon(t *testing.T) {
+	var members spans
+	for _, text := range []string{benchCandidate, `{"type":"join","room":"demo","session":"0123456789abcdefghijkl","attempt":1,"received":0}`,
+		`{"type":"offer","seq":12,"sdp":"v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\n"}`, `{ "type": "message", "data": { "chat": "你好" } }`} {
+		if _, ok := scan([]byte(text), &members); !ok {
+			t.Errorf("%s goes the slow way", text)
+		}
+	}
 }
 
 func equalMessages(a, b *Message) bool {

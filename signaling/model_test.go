@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,9 +17,9 @@ import (
 // (model_run_test.go).
 //
 // Three things the protocol leaves open, and the model takes over from the server: an ack goes
-// before whatever else waits; what a connection says for itself (joined, pong, the answer to a join)
-// goes before what its seat says; and the size of a relayed message is that of its JSON without seq
-// and closing brace.
+// before whatever else waits, once no answer to a refused message does; what a connection says for
+// itself (joined, pong, the answer to a join) goes before what its seat says; and the size of a
+// relayed message is that of its JSON without seq and closing brace.
 type model struct {
 	capacity    int
 	rate, burst int
@@ -599,7 +600,8 @@ func (c *modelConn) fetch() (string, bool) {
 	if s == nil || s.conn != c {
 		return "", false
 	}
-	if s.ackDue {
+	refusals := slices.ContainsFunc(s.said[s.sent:], func(w modelSaid) bool { return w.class == errorAnswer })
+	if s.ackDue && !refusals {
 		s.ackDue = false
 		return fmt.Sprintf(`{"type":"ack","received":%d}`, s.ack), true
 	}

@@ -51,6 +51,7 @@ type ring struct {
 	by                       [MaxCapacity + 2]usage // by slot
 	ack                      uint64                 // to be said to the client
 	ackDue                   bool
+	lastError                uint64 // number of the last answer to a refused message
 }
 
 type usage struct{ messages, bytes int32 }
@@ -98,7 +99,8 @@ func (r *ring) pushEvent(envelope []byte) bool {
 	return r.pushOwn(envelope, ownEvent, usage{reserveMessages, reserveBytes})
 }
 
-// pushError adds the answer to a message that was refused; false as with pushEvent.
+// pushError adds the answer to a message that was refused; false as with pushEvent. No ack overtakes
+// it: what a client is told was handled, it knows how.
 func (r *ring) pushError(envelope []byte) bool {
 	return r.pushOwn(envelope, ownError, usage{errorMessages, errorBytes})
 }
@@ -117,6 +119,9 @@ func (r *ring) pushOwn(envelope []byte, slot int8, limit usage) bool {
 	}
 	used.add(len(envelope))
 	r.push(item{envelope: envelope, slot: slot})
+	if slot == ownError {
+		r.lastError = r.head
+	}
 	return true
 }
 
@@ -235,7 +240,7 @@ func (f Feed) Next(dst []byte) (msg []byte, at int64, ok bool) {
 	if r.gen != f.gen {
 		return dst, 0, false
 	}
-	if r.ackDue {
+	if r.ackDue && r.sent >= r.lastError {
 		r.ackDue = false
 		return ackEnvelope(dst, r.ack), 0, true
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,20 +15,22 @@ const MaxCapacity = 8
 
 // inboxCommands is how many commands may wait for a room. A full inbox slows the one connection
 // that posts next; the room itself never waits for anybody.
-const inboxCommands = 16
+const inboxCommands = 8
 
-// A Room holds the seats of one call. Its state belongs to the goroutine in run, which does no
-// I/O; everybody else posts commands. It begins with its first seat and ends with its last.
+// A Room holds the seats of one call. Its state belongs to its goroutine, which does no I/O;
+// everybody else posts commands. The goroutine lives while there are commands: a room in which
+// nobody speaks costs no stack. A room begins with its first seat and ends with its last.
 type Room struct {
 	// Static after construction.
 	ID    RoomID
 	hub   *Hub
-	cfg   *Config
 	epoch uint64
 	inbox chan command
-	done  chan struct{} // closed when run has returned: no command is handled any more
+	done  chan struct{} // closed when the room has ended: no command is handled any more
 
-	// Owned by run.
+	running atomic.Bool // the goroutine lives, or is about to
+
+	// Owned by the goroutine.
 	seats   []*seat // earliest first
 	timer   *time.Timer
 	timerAt time.Time // when timer fires; zero = not set
@@ -37,7 +40,7 @@ type Room struct {
 type command interface{ apply(*Room) }
 
 func newRoom(id RoomID, hub *Hub, epoch uint64) *Room {
-	return &Room{ID: id, hub: hub, cfg: &hub.cfg, epoch: epoch,
+	return &Room{ID: id, hub: hub, epoch: epoch,
 		inbox: make(chan command, inboxCommands), done: make(chan struct{})}
 }
 
@@ -45,40 +48,48 @@ func newRoom(id RoomID, hub *Hub, epoch uint64) *Room {
 func (r *Room) post(c command) bool {
 	select {
 	case r.inbox <- c:
+		r.start()
 		return true
 	case <-r.done:
 		return false
 	}
 }
 
+// start makes sure that what is in the inbox is handled: by the goroutine that lives, or a new one.
+func (r *Room) start() {
+	if r.running.CompareAndSwap(false, true) {
+		go r.run()
+	}
+}
+
+// run is a life of the room's goroutine: it ends when nothing is left to do, or with the room.
 func (r *Room) run() {
-	defer r.hub.ended(r)
-	defer func() {
-		if r.timer != nil {
-			r.timer.Stop()
-		}
-	}()
 	defer r.recoverPanic()
 	for {
 		select {
 		case c := <-r.inbox:
 			c.apply(r)
-		case <-r.timerC():
-			r.timerAt = time.Time{}
-			r.tick(r.hub.clock.Now())
+		default:
+			r.running.Store(false)
+			if len(r.inbox) > 0 { // posted since, by one that saw running
+				r.start()
+			}
+			return
 		}
 		r.endOverflowed()
 		if len(r.seats) == 0 {
+			r.ended() // still running: no other goroutine comes
 			return
 		}
 	}
 }
 
-func (r *Room) timerC() <-chan time.Time {
-	if r.timer == nil {
-		return nil
+// ended books the room out.
+func (r *Room) ended() {
+	if r.timer != nil {
+		r.timer.Stop()
 	}
-	return r.timer.C
+	r.hub.ended(r)
 }
 
 // recoverPanic ends a room whose goroutine panicked, and only that: its clients come back (1012)
@@ -88,6 +99,7 @@ func (r *Room) recoverPanic() {
 	if p == nil {
 		return
 	}
+	defer r.ended()
 	r.hub.panicked("room", p)
 	r.endAll(ErrRestart)
 }
@@ -122,6 +134,9 @@ type joinReply struct {
 }
 
 func (c join) apply(r *Room) {
+	if now := r.hub.clock.Now(); !r.timerAt.IsZero() && !now.Before(r.timerAt) {
+		r.tick(now) // the timer's own command may be behind this one
+	}
 	s, resumed, err := r.admit(c)
 	if err != nil {
 		c.reply <- joinReply{err: err}
@@ -210,7 +225,7 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 }
 
 func (r *Room) seatNew(c join) (*seat, *refusal) {
-	if len(r.seats) >= r.cfg.RoomCapacity {
+	if len(r.seats) >= r.hub.cfg.RoomCapacity {
 		return nil, r.full()
 	}
 	if c.msg.Received > 0 || c.msg.Attempt > 1 {
@@ -222,7 +237,7 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 	} else {
 		s.id = randomPeerID()
 	}
-	s.ring = newRing(r.cfg.RoomCapacity, !s.session, &r.hub.waiting)
+	s.ring = newRing(r.hub.cfg.RoomCapacity, !s.session, &r.hub.waiting)
 	r.sayToOthers(s, peerEnvelope("peer-joined", s.id, s.name))
 	r.seats = append(r.seats, s)
 	r.hub.metrics.seatTaken()
@@ -247,7 +262,7 @@ func (r *Room) replace(session string) {
 // full says when it may be worth to try again: when the first away seat's grace is over.
 func (r *Room) full() *refusal {
 	refused := &refusal{err: ErrRoomFull,
-		text: fmt.Sprintf("the room is full: it has %d seats, all taken", r.cfg.RoomCapacity)}
+		text: fmt.Sprintf("the room is full: it has %d seats, all taken", r.hub.cfg.RoomCapacity)}
 	var first time.Time
 	for _, s := range r.seats {
 		if s.away() && (first.IsZero() || s.awayUntil.Before(first)) {
@@ -454,7 +469,7 @@ func (c lost) apply(r *Room) {
 	case s.lapsed(now):
 		r.end(s, ReasonError)
 	default:
-		grace := r.cfg.Grace
+		grace := r.hub.cfg.Grace
 		if c.ending == EndGoingAway {
 			grace = min(grace, goingAwayGrace)
 		}
@@ -481,14 +496,20 @@ func (r *Room) wakeAt(t time.Time) {
 	r.timerAt = t
 	wait := t.Sub(r.hub.clock.Now())
 	if r.timer == nil {
-		r.timer = time.NewTimer(wait)
+		r.timer = time.AfterFunc(wait, func() { r.post(timeUp{}) })
 	} else {
 		r.timer.Reset(wait)
 	}
 }
 
+// A timeUp is the timer's.
+type timeUp struct{}
+
+func (timeUp) apply(r *Room) { r.tick(r.hub.clock.Now()) }
+
 // tick does what is due at now and sets the timer for the next.
 func (r *Room) tick(now time.Time) {
+	r.timerAt = time.Time{}
 	for _, s := range slices.Clone(r.seats) {
 		if s.away() && !now.Before(s.awayUntil) {
 			r.end(s, ReasonTimeout)

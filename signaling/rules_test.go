@@ -106,6 +106,7 @@ func TestJoinAnsweredBeforeTheEndOfItsRoom(t *testing.T) {
 		h := newTestHub(testConfig())
 		r := newRoom("demo", h, 0)
 		h.rooms[r.ID] = r
+		r.running.Store(true)
 		close(r.done)
 		reply := make(chan joinReply, 1)
 		reply <- joinReply{err: &refusal{err: ErrOutOfSync}}
@@ -114,4 +115,20 @@ func TestJoinAnsweredBeforeTheEndOfItsRoom(t *testing.T) {
 			t.Fatalf("posted %d times: %v", len(r.inbox), rep.err)
 		}
 	}
+}
+
+// An ack does not overtake the errors of what it covers: the client would take a refused message for
+// a delivered one.
+func TestAckComesAfterTheErrorsItCovers(t *testing.T) {
+	inBubble(t, testConfig(), func(t *testing.T, h *Hub) {
+		a := h.testPeer(t)
+		a.joined("demo", session(keyA, 1, 0))
+		for seq := range ackEvery {
+			a.send(`{"type":"message","data":1,"seq":%d}`, seq+1)
+		}
+		got := a.next()
+		if len(got) != ackEvery+1 || !like(got[ackEvery], `{"type":"ack","received":8}`) {
+			t.Fatalf("got %q", got)
+		}
+	})
 }
