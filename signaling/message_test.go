@@ -55,6 +55,7 @@ func TestDecodeStrictness(t *testing.T) {
 	}{
 		{"depth at the bound", `{"type":"message","data":` + deep(maxDepth-1) + `}`, nil},
 		{"depth beyond the bound", `{"type":"message","data":` + deep(maxDepth) + `}`, ErrBadMessage},
+		{"objects beyond the bound", `{"type":"message","data":` + strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth) + `}`, ErrBadMessage},
 		{"deep in an unknown member", `{"type":"ping","x":` + deep(maxDepth) + `}`, ErrBadMessage},
 		{"brackets in a string", `{"type":"message","data":"` + strings.Repeat("[{", 100) + `"}`, nil},
 		{"escaped quote before brackets", `{"type":"message","data":"\"` + strings.Repeat("[", 100) + `"}`, nil},

@@ -132,3 +132,38 @@ func TestAckComesAfterTheErrorsItCovers(t *testing.T) {
 		}
 	})
 }
+
+// A seat whose grace is over is gone, even for one who joins before the timer could say so.
+func TestJoinBeforeTheTimer(t *testing.T) {
+	inBubble(t, testConfig(), func(t *testing.T, h *Hub) {
+		a, b := h.testPeer(t), h.testPeer(t)
+		a.joined("demo", session(keyA, 1, 0))
+		b.joined("demo", "")
+		a.conn.Lost(EndLost)
+		room := b.conn.room
+		room.post(look(func() { room.timer.Stop() }))
+		time.Sleep(30 * time.Second)
+		if m := h.testPeer(t).joined("demo", session(keyA, 2, 1)); m["resumed"] != false {
+			t.Fatalf("joined: %v", m)
+		}
+		b.gets(`{"type":"peer-away",…}`, `{"type":"peer-left",…"reason":"timeout"}`, `{"type":"peer-joined",…}`)
+	})
+}
+
+// Whatever comes at the moment in which the room's goroutine ends is handled: by that one or the next.
+func TestRoomWakesForEveryCommand(t *testing.T) {
+	h := newTestHub(testConfig())
+	r := newRoom("demo", h, 0)
+	r.seats = []*seat{{ring: newRing(2, true, &h.waiting)}}
+	handled := make(chan struct{}, 1)
+	for n := range 300_000 {
+		if !r.post(look(func() { handled <- struct{}{} })) {
+			t.Fatal("the room has ended")
+		}
+		select {
+		case <-handled:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("command %d waits", n)
+		}
+	}
+}
