@@ -34,10 +34,10 @@ type Conn struct {
 	transport Transport
 	allowJoin func() bool
 	limit     *rate.Limiter
-	patience  *rate.Limiter // with refusing what is over the limit
 
 	// Owned by the reader.
-	room       *Room // nil = no seat
+	patience   *rate.Limiter // with refusing what is over the limit; nil = nothing was yet
+	room       *Room         // nil = no seat
 	seat       *seat
 	gen        uint64
 	bonus      int // messages that a resumed client may send beyond the limit
@@ -54,8 +54,7 @@ type Conn struct {
 // it with rate-limited.
 func (h *Hub) Connect(t Transport, allowJoin func() bool) *Conn {
 	return &Conn{hub: h, transport: t, allowJoin: allowJoin,
-		limit:    rate.NewLimiter(rate.Limit(h.cfg.MessageRate), h.cfg.MessageBurst),
-		patience: rate.NewLimiter(rate.Limit(h.cfg.MessageRate/5), h.cfg.MessageBurst)}
+		limit: rate.NewLimiter(rate.Limit(h.cfg.MessageRate), h.cfg.MessageBurst)}
 }
 
 // Seated reports whether the connection has joined a room.
@@ -75,7 +74,7 @@ func (c *Conn) Receive(ctx context.Context, data []byte) error {
 	}
 	switch m.Kind {
 	case KindJoin:
-		return c.join(ctx, &m)
+		return c.join(ctx, m)
 	case KindPing:
 		c.badInARow = 0
 		c.say([]byte(`{"type":"pong"}`))
@@ -98,18 +97,18 @@ func (c *Conn) Receive(ctx context.Context, data []byte) error {
 
 // unseated says why m cannot be handled in this connection's present state, nil if it can.
 func (c *Conn) unseated(m *Message) *refusal {
-	refused := &refusal{kind: m.Kind.String(), seq: m.Seq}
+	refuse := func(err error, text string) *refusal {
+		return &refusal{err: err, text: text, kind: m.Kind.String(), seq: m.Seq}
+	}
 	switch {
 	case c.room == nil:
-		refused.err, refused.text = ErrNotJoined, `join a room first: {"type":"join","room":"demo"}`
+		return refuse(ErrNotJoined, `join a room first: {"type":"join","room":"demo"}`)
 	case c.seat.session && m.Kind.counted() && m.Seq == 0:
-		refused.err, refused.text = ErrBadMessage, "seq is missing: you joined with a session, so your messages count 1, 2, 3"
+		return refuse(ErrBadMessage, "seq is missing: you joined with a session, so your messages count 1, 2, 3")
 	case !c.seat.session && m.Kind == KindAck:
-		refused.err, refused.text = ErrBadMessage, "nothing to acknowledge: you joined without a session"
-	default:
-		return nil
+		return refuse(ErrBadMessage, "nothing to acknowledge: you joined without a session")
 	}
-	return refused
+	return nil
 }
 
 func (c *Conn) relay(m *Message, now time.Time) {
@@ -122,7 +121,7 @@ func (c *Conn) relay(m *Message, now time.Time) {
 	c.room.post(cmd)
 }
 
-func (c *Conn) join(ctx context.Context, m *Message) error {
+func (c *Conn) join(ctx context.Context, m Message) error {
 	if c.room != nil {
 		return c.refuse(KindJoin, &refusal{err: ErrAlreadyJoined, kind: "join", seq: m.Seq,
 			text: "this connection has a seat already; leave first"})
@@ -133,7 +132,7 @@ func (c *Conn) join(ctx context.Context, m *Message) error {
 			text: "too many joins from your address; wait before the next"})
 	}
 	reply := make(chan joinReply, 1)
-	cmd := join{msg: m, out: c, reply: reply}
+	cmd := join{msg: &m, out: c, reply: reply}
 	if m.Session != "" {
 		cmd.key = hashSession(m.Session)
 	}
@@ -205,7 +204,7 @@ func (c *Conn) Lost(how Ending) {
 // message off the limit; false means a flood, for which the connection is to be closed.
 func (c *Conn) AllowPing() bool {
 	now := time.Now()
-	return c.allow(now) || c.patience.AllowN(now, 1)
+	return c.allow(now) || c.bear(now)
 }
 
 // ---- refusing
@@ -219,6 +218,14 @@ func (c *Conn) allow(now time.Time) bool {
 	return c.limit.AllowN(now, 1)
 }
 
+// bear takes one message off the patience with a client that is over its limit.
+func (c *Conn) bear(now time.Time) bool {
+	if c.patience == nil {
+		c.patience = rate.NewLimiter(rate.Limit(c.hub.cfg.MessageRate/5), c.hub.cfg.MessageBurst)
+	}
+	return c.patience.AllowN(now, 1)
+}
+
 // flooded refuses m, which is over the limit. bad is what decode found wrong with it, or nil.
 func (c *Conn) flooded(m *Message, bad *refusal, now time.Time) error {
 	over := &refusal{err: ErrRateLimited, seq: m.Seq, retryAfter: 1,
@@ -228,7 +235,7 @@ func (c *Conn) flooded(m *Message, bad *refusal, now time.Time) error {
 	} else {
 		over.kind = m.Kind.String()
 	}
-	if !c.patience.AllowN(now, 1) {
+	if !c.bear(now) {
 		return c.refuseLast(over)
 	}
 	return c.refuse(m.Kind, over)
