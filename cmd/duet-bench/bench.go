@@ -22,6 +22,9 @@ type bench struct {
 	cores   coreSet
 	results *results
 	log     *progress
+
+	profileDir string // "" = no profiles
+	profiles   []profiled
 }
 
 // A step is one trial to come.
@@ -45,7 +48,7 @@ func (b *bench) fitFiles(limit uint64) {
 	b.plan.growth = fits
 }
 
-// steps lists the trials, so that systems take turns: a machine that slows down slows all of them.
+// steps lists the trials, so that systems take turns: a bad minute of the machine hits all of them.
 func (b *bench) steps() []step {
 	var list []step
 	for repeat := range b.plan.Repeats {
@@ -55,10 +58,16 @@ func (b *bench) steps() []step {
 			if m.variants != nil {
 				variants = m.variants(&b.plan)
 			}
-			for _, v := range variants {
-				for _, sys := range b.systems {
-					if slices.Contains(m.systems, sys.name) {
-						list = append(list, step{m, sys, v, repeat})
+			rounds := 1
+			if m.rounds != nil {
+				rounds = m.rounds(&b.plan)
+			}
+			for range rounds {
+				for _, v := range variants {
+					for _, sys := range b.systems {
+						if slices.Contains(m.systems, sys.name) {
+							list = append(list, step{m, sys, v, repeat})
+						}
 					}
 				}
 			}
@@ -70,18 +79,39 @@ func (b *bench) steps() []step {
 // run does all steps. A failed one is written down and the run goes on.
 func (b *bench) run(ctx context.Context) error {
 	steps := b.steps()
+	b.log.expected = b.lasts(steps)
+	b.log.began = time.Now()
 	for i, st := range steps {
-		b.log.begin(i, len(steps), st)
-		t := &trial{plan: &b.plan, sys: st.sys, variant: st.variant, cores: b.cores, ctx: ctx, values: map[string]float64{}, remarks: map[remark]float64{}}
+		b.log.begin(i, len(steps), st.title()+" · "+st.sys.name)
+		t := newTrial(ctx, &b.plan, st.sys, st.variant, b.cores)
 		err := st.mode.run(t)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		b.record(st, t, err)
 		b.log.end(st, t, err)
+		b.log.passed += st.lasts(&b.plan)
 		runtime.GC() // what the trial left is not collected during the next one
 	}
-	return nil
+	return b.profile(ctx)
+}
+
+// filling is about how long it takes to start a server and connect what a mode needs.
+const filling = 700 * time.Millisecond
+
+// lasts is about how long a step takes.
+func (st step) lasts(p *plan) time.Duration { return filling + st.mode.lasts(p) }
+
+// lasts is about how long the steps and the profiles take.
+func (b *bench) lasts(steps []step) time.Duration {
+	var sum time.Duration
+	for _, st := range steps {
+		sum += st.lasts(&b.plan)
+	}
+	for _, l := range b.profileLoads() {
+		sum += b.profileLasts(l)
+	}
+	return sum
 }
 
 func (b *bench) record(st step, t *trial, err error) {
@@ -89,7 +119,7 @@ func (b *bench) record(st step, t *trial, err error) {
 		if err != nil {
 			b.results.fail(key, st.sys.name, err)
 		} else {
-			b.results.add(key, st.sys.name, t.values[key])
+			b.results.add(key, st.sys.name, t.values[key]...)
 		}
 	}
 	for m, share := range t.remarks {
@@ -102,20 +132,27 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	began    time.Time
+
+	expected, passed time.Duration // of all steps, and of those that are done, as planned
 }
 
 func newProgress(f *os.File) *progress {
-	return &progress{f, term.IsTerminal(int(f.Fd())), time.Now()}
+	return &progress{w: f, terminal: term.IsTerminal(int(f.Fd()))}
+}
+
+// left is the plan's time for the rest, stretched as what is done was.
+func (p *progress) left(gone time.Duration) time.Duration {
+	rest := p.expected - p.passed
+	if p.passed > 0 {
+		rest = time.Duration(float64(rest) * float64(gone) / float64(p.passed))
+	}
+	return rest.Round(time.Second)
 }
 
 // begin announces step i of n, with the time that the rest may take.
-func (p *progress) begin(i, n int, st step) {
-	gone := time.Since(p.began).Round(time.Second)
-	left := "?"
-	if i > 0 {
-		left = (gone / time.Duration(i) * time.Duration(n-i)).Round(time.Second).String()
-	}
-	p.line(fmt.Sprintf("[%d/%d, %v gone, about %s left] %s · %s", i+1, n, gone, left, st.title(), st.sys.name))
+func (p *progress) begin(i, n int, what string) {
+	gone := time.Since(p.began)
+	p.line(fmt.Sprintf("[%d/%d, %v gone, about %v left] %s", i+1, n, gone.Round(time.Second), p.left(gone), what))
 }
 
 // end shows what a step found.
@@ -129,7 +166,7 @@ func (p *progress) end(st step, t *trial, err error) {
 	}
 	var found []string
 	for _, key := range st.mode.metrics(st.variant) {
-		found = append(found, fmt.Sprintf("%s %s", key, number(t.values[key], 2)))
+		found = append(found, fmt.Sprintf("%s %s", key, number(typical(t.values[key]), 2)))
 	}
 	p.line(fmt.Sprintf("%s · %s: %s", st.title(), st.sys.name, strings.Join(found, ", ")))
 }

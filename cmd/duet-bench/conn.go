@@ -22,6 +22,8 @@ type conn struct {
 
 	sent, received uint64 // number of the last relayed message from and to this connection
 	seqOut, seqIn  uint64 // counted messages of a session (protocol section 5)
+	attempt, since uint64 // its join
+	seat           string // its id, where the system has such a thing
 
 	gaps   bool   // messages to it may be refused to their sender; missed counts them
 	missed uint64 // numbers that never came
@@ -55,6 +57,9 @@ func upgradeRequest(target, host, sub string) []byte {
 	b.WriteString("\r\n")
 	return []byte(b.String())
 }
+
+// renew makes a lost connection ready to be dialed again.
+func (c *conn) renew() { c.state, c.in, c.out = dialing, nil, nil }
 
 // connected goes on from an open TCP or TLS connection.
 func (c *conn) connected() {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -12,6 +13,7 @@ type event struct {
 	kind eventKind
 	n    uint64 // relayed: the message's number
 	code string // refused: the error's code and text
+	id   string // joined, with a session: whose seat it is
 }
 
 type eventKind int
@@ -55,7 +57,12 @@ func (d duet) target() (string, string) { return d.path, "duet.v1" }
 
 func (d duet) opened(c *conn) {
 	if d.session {
-		c.say(fmt.Appendf(nil, `{"type":"join","room":%q,"session":"%s-%08d-bench-session"}`, c.room, c.s.run, c.id))
+		c.attempt++
+		b := fmt.Appendf(nil, `{"type":"join","room":%q,"session":"%s-%08d-bench-session","attempt":%d`, c.room, c.s.run, c.id, c.attempt)
+		if c.since > 0 {
+			b = fmt.Appendf(b, `,"since":%d,"received":%d`, c.since, c.seqIn)
+		}
+		c.say(append(b, '}'))
 		return
 	}
 	c.say(fmt.Appendf(nil, `{"type":"join","room":%q}`, c.room))
@@ -91,13 +98,23 @@ func (d duet) read(c *conn, p []byte) (event, error) {
 	if n := messageNumber(p); n > 0 {
 		return event{kind: relayed, n: n}, nil
 	}
-	var m struct{ Type, Code, Message string }
+	var m struct {
+		Type, Code, Message, ID string
+		Resumed                 bool
+	}
 	if err := json.Unmarshal(p, &m); err != nil {
 		return event{}, fmt.Errorf("reading %q: %w", p, err)
 	}
 	switch m.Type {
 	case "joined":
-		return event{kind: joined}, nil
+		if !d.session {
+			return event{kind: joined}, nil
+		}
+		if m.Resumed {
+			return event{}, errors.New("resumed a seat, but no server here keeps one: its process has ended")
+		}
+		c.seqIn, c.seqOut, c.since = 0, 0, c.attempt
+		return event{kind: joined, id: m.ID}, nil
 	case "left":
 		return event{kind: left}, nil
 	case "error":

@@ -33,7 +33,7 @@ func TestSession(t *testing.T) {
 	s := &swarm{d: duet{path: "/ws", session: true}, run: "run"}
 	c, _ := s.pair()
 	s.d.opened(c)
-	if got, want := said(t, c), `{"type":"join","room":"bench-run-0","session":"run-00000000-bench-session"}`; got != want {
+	if got, want := said(t, c), `{"type":"join","room":"bench-run-0","session":"run-00000000-bench-session","attempt":1}`; got != want {
 		t.Errorf("join: %s, want %s", got, want)
 	}
 	c.send(candidate)
@@ -53,6 +53,42 @@ func TestSession(t *testing.T) {
 	}
 	if _, err := s.d.read(c, []byte(`{"type":"peer-left","peer":{"id":"x"},"reason":"left","seq":19}`)); err == nil {
 		t.Error("a gap in seq was not noticed")
+	}
+}
+
+// After a restart a session joins with what it knows, and both sides count from 1 again.
+func TestSessionComesBack(t *testing.T) {
+	s := &swarm{d: duet{path: "/ws", session: true}, run: "run"}
+	c, _ := s.pair()
+	read := func(text string) error {
+		e, err := s.d.read(c, []byte(text))
+		if err == nil {
+			err = s.happened(c, e)
+		}
+		return err
+	}
+	s.d.opened(c)
+	for _, text := range []string{`{"type":"joined","id":"anna","resumed":false}`, `{"type":"peer-joined","peer":{"id":"x"},"seq":1}`} {
+		if err := read(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.send(candidate)
+	c.renew()
+	s.d.opened(c)
+	if got, want := said(t, c), `{"type":"join","room":"bench-run-0","session":"run-00000000-bench-session","attempt":2,"since":1,"received":1}`; got != want {
+		t.Errorf("came back with %s, want %s", got, want)
+	}
+	if err := read(`{"type":"joined","id":"anna","resumed":false}`); err != nil || c.seqIn != 0 || c.seqOut != 0 || c.since != 2 {
+		t.Errorf("after the restart: seq in %d, out %d, since %d, %v", c.seqIn, c.seqOut, c.since, err)
+	}
+	for text, why := range map[string]string{
+		`{"type":"joined","id":"bob","resumed":false}`: "another id",
+		`{"type":"joined","id":"anna","resumed":true}`: "a seat that cannot be there",
+	} {
+		if err := read(text); err == nil {
+			t.Errorf("%s was not noticed", why)
+		}
 	}
 }
 

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +14,8 @@ import (
 // takes a whole ping interval.
 var tiny = plan{
 	Idle: 20, Pairs: 5, InFlight: 4, relay: short, Rate: 1000, latency: short,
-	CallsAtOnce: 3, calls: short, GrowthRate: 1000, FrozenRooms: 5, Starts: 1,
+	CallsAtOnce: 3, calls: short, growth: []int{3, 7}, GrowthRate: 1000, growing: short,
+	FrozenRooms: 5, FrozenPairs: 2, frozen: short, Clients: 20, Starts: 1,
 }
 
 // buildDuet builds the server and returns it with the cores to run it on.
@@ -43,19 +47,69 @@ func TestTrials(t *testing.T) {
 		variant int
 	}{
 		{"connect", 0}, {"relay", 0}, {"latency", 0}, {"calls", 0}, {"growth", 7},
-		{"resumable", 0}, {"resumable", 1}, {"frozen", 0}, {"frozen", 1}, {"start", 0}, {"size", 0},
+		{"resumable", 0}, {"resumable", 1}, {"frozen", 0}, {"restart", 0}, {"start", 0}, {"image", 0},
 	} {
-		m := modeNamed(c.mode)
-		tr := &trial{plan: &tiny, sys: sys, variant: c.variant, cores: cores, ctx: t.Context(), values: map[string]float64{}, remarks: map[remark]float64{}}
-		if err := m.run(tr); err != nil {
-			t.Errorf("%s %d: %v", c.mode, c.variant, err)
-			continue
+		try(t, c.mode, newTrial(t.Context(), &tiny, sys, c.variant, cores))
+	}
+}
+
+// try runs a mode and looks for its figures.
+func try(t *testing.T, mode string, tr *trial) {
+	t.Helper()
+	m := modeNamed(mode)
+	if err := m.run(tr); err != nil {
+		t.Errorf("%s %d, %s: %v", mode, tr.variant, tr.sys.name, err)
+		return
+	}
+	for _, key := range m.metrics(tr.variant) {
+		if v := typical(tr.values[key]); !(v > 0 || v == 0 && mode == "connect") {
+			t.Errorf("%s %d, %s: %s is %v", mode, tr.variant, tr.sys.name, key, v)
 		}
-		for _, key := range m.metrics(c.variant) {
-			if v, ok := tr.values[key]; !ok || v < 0 || c.mode != "connect" && v == 0 {
-				t.Errorf("%s %d: %s is %v", c.mode, c.variant, key, v)
-			}
-		}
+	}
+}
+
+// The bare relay has to bear what is not the same for all systems.
+func TestBaselineTrials(t *testing.T) {
+	c, err := cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys, err := relay("tcp", "") // this test's binary: see TestMain
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"frozen", "restart"} {
+		try(t, mode, newTrial(t.Context(), &tiny, sys, 0, c))
+	}
+}
+
+// TestMain makes the test's binary the relays' as well.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// A run's profile covers the loads that were run.
+func TestProfile(t *testing.T) {
+	sys, cores := buildDuet(t)
+	b := &bench{plan: tiny, modes: []mode{*modeNamed("relay"), *modeNamed("image")}, systems: []*system{sys}, cores: cores,
+		log: &progress{w: t.Output()}, profileDir: filepath.Join(t.TempDir(), "profiles")}
+	b.plan.profile = profileWindows(time.Second)
+	if err := b.profile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.profiles) != 1 || b.profiles[0].spent <= 0 {
+		t.Fatalf("profiles: %+v", b.profiles)
+	}
+	var sum float64
+	for g, share := range b.profiles[0].shares {
+		sum += share
+		t.Logf("%3.0f %% %s", 100*share, g)
+	}
+	if math.Abs(sum-1) > 1e-9 || b.profiles[0].shares["kernel: writing to sockets"] == 0 {
+		t.Errorf("shares: %v, sum %v", b.profiles[0].shares, sum)
 	}
 }
 
@@ -71,8 +125,8 @@ func modeNamed(name string) *mode {
 // The limits of a server with its defaults let the defaults of -url through.
 func TestRemote(t *testing.T) {
 	sys, cores := buildDuet(t)
-	sys.env = []string{"DUET_ADDR=127.0.0.1:0", "DUET_ADMIN_ADDR=off"}
-	srv, err := sys.start(cores)
+	sys.env = []string{"DUET_ADMIN_ADDR=off"}
+	srv, err := sys.start(cores, anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +183,7 @@ func TestStartFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if _, err := sys.start(c); err == nil || !strings.Contains(err.Error(), "the port is taken") {
+	if _, err := sys.start(c, anyPort); err == nil || !strings.Contains(err.Error(), "the port is taken") {
 		t.Errorf("got %v", err)
 	}
 	if time.Since(began) > startTimeout/2 {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -20,7 +21,7 @@ import (
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		exit(baseline.Serve(os.Args[2], os.Stdout))
+		exit(baseline.Serve(os.Args[2], cmp.Or(os.Getenv(baseline.AddrVariable), anyPort), os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -44,6 +45,7 @@ type options struct {
 	quick          bool
 	repeat         int
 	out            string
+	profile        string // folder for profiles; "" = none are taken
 	remote         remote
 }
 
@@ -55,7 +57,7 @@ func parse(args []string) (options, error) {
 		fmt.Fprint(f.Output(), `duet-bench measures the duet server and four baselines side by side on this machine,
 or with -url a running deployment from outside.
 
-  duet-bench                              all modes, all systems: some 15 minutes
+  duet-bench                              all modes, all systems: some 13 minutes
   duet-bench -quick                       the same in some 3 minutes, rougher
   duet-bench -mode relay -system duet,gws
   duet-bench -url wss://example.org/ws    connect, relay, latency, calls
@@ -72,6 +74,7 @@ or with -url a running deployment from outside.
 	f.BoolVar(&o.quick, "quick", false, "short windows, one run of each")
 	f.IntVar(&o.repeat, "repeat", 0, "runs of each mode, of which the median counts (default 3, with -quick 1)")
 	f.StringVar(&o.out, "o", "", "write the page to this file, and its plot beside it")
+	f.StringVar(&o.profile, "profile", "", "then take CPU profiles of duet under the main loads, store them in this folder, and say where the time goes")
 	f.StringVar(&o.remote.url, "url", "", "measure the deployment at this ws, wss, http or https URL instead")
 	f.IntVar(&o.remote.rooms, "rooms", 10, "with -url: rooms of two")
 	f.IntVar(&o.remote.each, "messages", 150, "with -url: messages of each connection in the relay mode; the server's default limit is a burst of 200")
@@ -132,7 +135,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &report{b.results, b.systems, b.plan, about(b.systems)}
+	r := &report{b.results, b.systems, b.plan, about(b.systems), b.profiles}
 	r.print(os.Stdout)
 	if o.out != "" {
 		err = r.save(o.out)
@@ -142,7 +145,7 @@ func run(ctx context.Context, args []string) error {
 
 // prepare builds the systems, then takes a core for itself.
 func prepare(ctx context.Context, o options) (*bench, func(), error) {
-	b := &bench{plan: full, results: newResults(), log: newProgress(os.Stderr)}
+	b := &bench{plan: full, results: newResults(), log: newProgress(os.Stderr), profileDir: o.profile}
 	if o.quick {
 		b.plan = quick
 	}

@@ -95,10 +95,11 @@ func (r *remote) latency(s *swarm) (string, error) {
 	if err := s.pollFor(r.rest); err != nil {
 		return "", err
 	}
-	took, _, err := pace{members: s.conns, rate: r.rate, window: window{0, r.window}}.run(s, unmetered)
+	windows, err := pace{members: s.conns, rate: r.rate, window: window{measured: r.window}}.run(s, unmetered)
 	if err != nil {
 		return "", err
 	}
+	took := windows[0].took
 	return fmt.Sprintf("%s messages at %d a second, from one client through the server to the other: %s.",
 		number(float64(len(took)), 0), r.rate, spread(took)), nil
 }

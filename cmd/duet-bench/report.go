@@ -20,6 +20,8 @@ type report struct {
 	systems []*system
 	plan    plan
 	about   string // machine, versions
+
+	profiles []profiled
 }
 
 // systemTable has the figures of all systems side by side.
@@ -53,30 +55,57 @@ func (r *report) cell(m metric, system string) string {
 		return "–"
 	}
 	s := number(v, m.decimals)
+	if r.unsure(m.key, system) {
+		s = "~" + s
+	}
 	if own := r.of(m.key, "duet"); system != "duet" && own == own {
 		s += fmt.Sprintf(" (%.2f)", own/v)
 	}
 	return s
 }
 
-// targetTable says which targets were reached. A figure that was tried for and failed has its row too.
+// targetTable says which targets were reached, with the baselines' figures beside. A figure that was
+// tried for and failed has its row too.
 func (r *report) targetTable(w io.Writer) {
-	fmt.Fprintln(w, "| what | measured | target | | moonshot | |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	if !slices.ContainsFunc(targets, func(t target) bool { return slices.ContainsFunc(t.needs, r.measured) }) {
+		return
+	}
+	head, rule := "| what | duet | target | | moonshot | |", "|---|---|---|---|---|---|"
+	var baselines []*system
+	for _, s := range r.systems {
+		if s.name != "duet" {
+			baselines = append(baselines, s)
+			head += " " + s.name + " |"
+			rule += "---|"
+		}
+	}
+	fmt.Fprintf(w, "%s\n%s\n", head, rule)
 	for _, t := range targets {
-		x, measured := t.value(r.results), "–"
-		switch {
-		case x == x:
-			measured = t.format(x)
-		case slices.ContainsFunc(t.needs, func(key string) bool { return r.failed(key, "duet") != nil }):
-			measured = "**FAIL**"
-		case !slices.ContainsFunc(t.needs, r.measured):
+		if !slices.ContainsFunc(t.needs, r.measured) {
 			continue
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", t.what, measured,
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |", t.what, r.targetCell(&t, "duet"),
 			t.shown(r.results, t.goal), t.reached(r.results, t.goal),
 			t.shown(r.results, t.moonshot), t.reached(r.results, t.moonshot))
+		for _, s := range baselines {
+			fmt.Fprintf(w, " %s |", r.targetCell(&t, s.name))
+		}
+		fmt.Fprintln(w)
 	}
+}
+
+// targetCell is a system's figure for a target.
+func (r *report) targetCell(t *target, system string) string {
+	x := t.value(r.results, system)
+	switch {
+	case x == x && slices.ContainsFunc(t.needs, func(key string) bool { return r.unsure(key, system) }):
+		return "~" + t.format(x)
+	case x == x:
+		return t.format(x)
+	case slices.ContainsFunc(t.needs, func(key string) bool { return r.failed(key, system) != nil }):
+		return "**FAIL**"
+	}
+	return "–"
 }
 
 // growthTable has CPU µs per message by number of rooms: at a fixed rate / rooms taking turns.
@@ -128,10 +157,8 @@ func (r *report) growthLines(which int) []line {
 var ownMetrics = []metric{
 	{"plain", "CPU µs per message, plain", 2},
 	{"session", "CPU µs per message, resumable", 2},
-	{"flowing", "p99 of 1,000 busy rooms, µs", 0},
-	{"frozen", "p99 of 1,000 busy rooms beside a frozen reader, µs", 0},
 	{"heartbeat", "% of a core for 10,000 idle connections", 2},
-	{"size", "MB of the binary", 1},
+	{"image", "MB of the container image", 1},
 }
 
 // ownTable has those of ownMetrics that were measured.
@@ -164,6 +191,9 @@ func (r *report) remarkList(w io.Writer) {
 				strings.Join(slices.Sorted(maps.Keys(systems)), ", "), 100*worst, m)
 		}
 	}
+	if len(r.remarks[notQuiet]) > 0 {
+		fmt.Fprintln(w, "- Windows in which other processes took more than 5 % of a core do not count where there are others. A figure with ~ has no other: run the bench on a machine that does nothing else.")
+	}
 }
 
 //go:embed performance.md.tmpl
@@ -183,6 +213,7 @@ func (r *report) write(w io.Writer, plot string) error {
 		"About": r.about, "Plan": r.plan, "Plot": plot, "Systems": r.described(),
 		"SystemTable": text(r.systemTable), "TargetTable": text(r.targetTable), "OwnTable": text(r.ownTable),
 		"GrowthTable": text(r.growthTable), "Remarks": text(r.remarkList), "InFlight": growthInFlight,
+		"Profiles": text(r.profileTable),
 	})
 }
 
@@ -215,7 +246,7 @@ func (r *report) described() string {
 
 // print writes the tables alone.
 func (r *report) print(w io.Writer) {
-	for _, table := range []func(io.Writer){r.systemTable, r.ownTable, r.growthTable, r.targetTable, r.remarkList} {
+	for _, table := range []func(io.Writer){r.systemTable, r.ownTable, r.growthTable, r.targetTable, r.profileTable, r.remarkList} {
 		table(w)
 		fmt.Fprintln(w)
 	}

@@ -25,13 +25,23 @@ func (l load) busy() float64 { return l.cpu.Seconds() / l.wall.Seconds() }
 // used on the cores of the measurement.
 type meter func() (cpu, others time.Duration)
 
-// A window is how long a load runs before it is measured, and how long it is.
-type window struct{ warm, measured time.Duration }
+// A window is how long a load runs before it is measured, and for how long that is done, how many
+// times in a row (0 = once). Several short windows of which the median counts bear more disturbance
+// than a long one.
+type window struct {
+	warm, measured time.Duration
+	count          int
+}
+
+func (w window) times() int { return max(1, w.count) }
+
+// lasts is how long the load runs in all.
+func (w window) lasts() time.Duration { return w.warm + time.Duration(w.times())*w.measured }
 
 // saturate keeps inFlight candidates under way until w is over, then checks that each arrived once
 // and in order. Each arrival sends the next: from the same sender, or with rotate from each of the
 // swarm's connections in turn.
-func (s *swarm) saturate(inFlight int, rotate bool, w window, m meter) (load, error) {
+func (s *swarm) saturate(inFlight int, rotate bool, w window, m meter) ([]load, error) {
 	turn, sending := 0, true
 	sendNext := func() {
 		s.conns[turn].send(candidate)
@@ -51,15 +61,20 @@ func (s *swarm) saturate(inFlight int, rotate bool, w window, m meter) (load, er
 	}
 	s.flush()
 	if err := s.pollFor(w.warm); err != nil {
-		return load{}, err
+		return nil, err
 	}
+	var loads []load
 	began := s.mark(m)
-	if err := s.pollFor(w.measured); err != nil {
-		return load{}, err
+	for range w.times() {
+		if err := s.pollFor(w.measured); err != nil {
+			return nil, err
+		}
+		now := s.mark(m)
+		loads = append(loads, now.since(began))
+		began = now
 	}
-	l := s.mark(m).since(began)
 	sending = false
-	return l, s.settle()
+	return loads, s.settle()
 }
 
 // burst is saturate for each connection's first `each` messages instead of a time: what a server

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"duet/cmd/duet-bench/baseline"
 )
 
 // A server is one system's running process.
@@ -21,6 +23,7 @@ type server struct {
 	cores coreSet
 	cmd   *exec.Cmd
 	addr  netip.AddrPort
+	admin string        // the URL of the operator's listener; "" = off
 	done  chan struct{} // closed when its output has ended
 	said  []string      // its first lines, for the error text
 }
@@ -28,15 +31,22 @@ type server struct {
 // startTimeout bounds the time until a server prints where it listens.
 const startTimeout = 20 * time.Second
 
-var listening = regexp.MustCompile(`://(127\.0\.0\.1:[0-9]+)`)
+var (
+	listening = regexp.MustCompile(`://(127\.0\.0\.1:[0-9]+)`)
+	operating = regexp.MustCompile(`(http://127\.0\.0\.1:[0-9]+)/metrics`)
+)
+
+// anyPort is where a server listens that nobody knows yet.
+const anyPort = "127.0.0.1:0"
 
 // A coreSet is who has which core. They are the same where there is only one.
 type coreSet struct{ server, generator int }
 
-// start runs sys on the servers' core and waits until it has said where it listens.
-func (sys *system) start(cores coreSet) (*server, error) {
+// start runs sys on the servers' core at addr and waits until it has said where it listens.
+func (sys *system) start(cores coreSet, addr string) (*server, error) {
 	srv := &server{sys: sys, cores: cores, cmd: exec.Command(sys.argv[0], sys.argv[1:]...), done: make(chan struct{})}
 	srv.cmd.Env = append(cleanEnviron(), "GOMAXPROCS=1")
+	srv.cmd.Env = append(srv.cmd.Env, sys.addrEnv+"="+addr)
 	srv.cmd.Env = append(srv.cmd.Env, sys.env...)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -69,6 +79,9 @@ func (srv *server) listen(r io.ReadCloser, found chan<- netip.AddrPort) {
 	defer r.Close()
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+			if admin := operating.FindStringSubmatch(lines.Text()); admin != nil {
+				srv.admin = admin[1]
+			}
 			found <- netip.MustParseAddrPort(m[1])
 			break
 		}
@@ -82,7 +95,7 @@ func cleanEnviron() []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !strings.HasPrefix(name, "DUET_") && !strings.HasPrefix(name, "GO") && !strings.HasPrefix(name, "NODE_") {
+		if !strings.HasPrefix(name, "DUET_") && name != baseline.AddrVariable && !strings.HasPrefix(name, "GO") && !strings.HasPrefix(name, "NODE_") {
 			env = append(env, v)
 		}
 	}

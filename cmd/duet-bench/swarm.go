@@ -36,6 +36,7 @@ type swarm struct {
 	pings               int                     // heartbeats of the server, answered
 	onJoined, onRelayed func(c *conn, n uint64) // a scenario's hooks, may be nil
 	onLeft, onClosed    func(c *conn)
+	onLost              func(c *conn)              // nil: a connection that the server ends is a failure
 	onRefused           func(c *conn, code string) // nil: a refusal is a failure
 }
 
@@ -79,6 +80,8 @@ func (s *swarm) gone(c *conn, err error) {
 	case orderly && s.onClosed != nil:
 		s.onClosed(c)
 	case orderly, c.frozen:
+	case s.onLost != nil:
+		s.onLost(c)
 	case err == nil:
 		s.fail(c, errors.New("the server cut the connection"))
 	default:
@@ -96,6 +99,10 @@ func (s *swarm) fail(c *conn, err error) {
 func (s *swarm) happened(c *conn, e event) error {
 	switch e.kind {
 	case joined:
+		if c.seat != "" && c.seat != e.id {
+			return fmt.Errorf("came back with the id %s, which was %s before (protocol section 3)", e.id, c.seat)
+		}
+		c.seat = e.id
 		c.state = seated
 		s.seats++
 		if s.onJoined != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 // short is long enough for a load to be seen.
-var short = window{10 * time.Millisecond, 50 * time.Millisecond}
+var short = window{10 * time.Millisecond, 25 * time.Millisecond, 2}
 
 // serveRelay runs a bare relay on l until the test ends.
 func serveRelay(t *testing.T, name string, l net.Listener) {
@@ -83,22 +84,27 @@ func TestLoads(t *testing.T) {
 			if err := s.fill(rooms, 3); err != nil {
 				t.Fatal(err)
 			}
-			if l, err := s.saturate(20, false, short, unmetered); err != nil || l.messages == 0 {
-				t.Errorf("saturate: %d messages, %v", l.messages, err)
-			}
-			if l, err := s.saturate(4, true, short, unmetered); err != nil || l.messages == 0 {
-				t.Errorf("saturate in turn: %d messages, %v", l.messages, err)
+			for _, rotate := range []bool{false, true} {
+				loads, err := s.saturate(4, rotate, short, unmetered)
+				if err != nil || len(loads) != short.count || loads[0].messages == 0 {
+					t.Errorf("saturate, in turn %v: %+v, %v", rotate, loads, err)
+				}
 			}
 			before := s.received
 			if _, err := s.burst(4, 30); err != nil || s.received-before != 30*2*rooms {
 				t.Errorf("burst: %d messages, %v, want %d", s.received-before, err, 30*2*rooms)
 			}
-			took, l, err := pace{members: s.conns[:4], rate: 1000, window: short}.run(s, unmetered)
-			if err != nil || len(took) != 50 {
-				t.Errorf("pace: %d messages of the window, %v, want 50", len(took), err)
+			windows, err := pace{members: s.conns[:4], rate: 1000, window: short}.run(s, unmetered)
+			if err != nil || len(windows) != short.count {
+				t.Fatalf("pace: %d windows, %v", len(windows), err)
 			}
-			if l.wall < short.measured/2 {
-				t.Errorf("pace: measured %v, want some %v", l.wall, short.measured)
+			for _, w := range windows {
+				if len(w.took) != 25 || len(w.late) != 25 {
+					t.Errorf("pace: %d messages of the window, %d sent, want 25", len(w.took), len(w.late))
+				}
+				if slices.Min(w.took) <= 0 || slices.Min(w.late) < 0 {
+					t.Errorf("pace: took %v, late by %v", w.took, w.late)
+				}
 			}
 			if s.received != s.sent {
 				t.Errorf("%d messages sent, %d received", s.sent, s.received)

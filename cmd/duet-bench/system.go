@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"duet/cmd/duet-bench/baseline"
 )
 
 // A system is a server that is measured.
@@ -16,13 +18,15 @@ type system struct {
 	what    string // one line about it
 	argv    []string
 	env     []string
+	addrEnv string // the variable that says where to listen
 	dialect dialect
 	http    bool // answers GET /healthz, be it with 404
+
+	imageFault error // why the container image is not just the binary
 }
 
 // unlimited lifts the limits that one address with thousands of clients would run into.
 var unlimited = []string{
-	"DUET_ADDR=127.0.0.1:0",
 	"DUET_ADMIN_ADDR=off",
 	"DUET_MAX_CONNECTIONS_PER_IP=1000000",
 	"DUET_JOIN_RATE=100000000",
@@ -44,16 +48,16 @@ func newWorkshop(ctx context.Context) (*workshop, error) {
 
 func (w *workshop) close() { os.RemoveAll(w.bin) }
 
-// duet builds the server as `make` ships it.
+// duet builds the server as the Dockerfile does.
 func (w *workshop) duet(ctx context.Context) (*system, error) {
 	bin := filepath.Join(w.bin, "duet")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./cmd/duet")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", bin, "./cmd/duet")
 	build.Dir, build.Env = w.root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building ./cmd/duet: %w\n%s", err, out)
 	}
-	return &system{name: "duet", what: "this server", argv: []string{bin}, env: unlimited,
-		dialect: duet{path: "/ws"}, http: true}, nil
+	return &system{name: "duet", what: "this server", argv: []string{bin}, env: unlimited, addrEnv: "DUET_ADDR",
+		dialect: duet{path: "/ws"}, http: true, imageFault: nothingButBinary(filepath.Join(w.root, "Dockerfile"))}, nil
 }
 
 // socketIO installs the tutorials' server from its lock file, where that has not been done.
@@ -71,7 +75,7 @@ func (w *workshop) socketIO(ctx context.Context) (*system, error) {
 		}
 	}
 	return &system{name: "socket.io", what: "the tutorials' server on Socket.IO 4.8, Node.js",
-		argv: []string{node, filepath.Join(dir, "server.js")}, dialect: socketIO{}, http: true}, nil
+		argv: []string{node, filepath.Join(dir, "server.js")}, addrEnv: baseline.AddrVariable, dialect: socketIO{}, http: true}, nil
 }
 
 // fresh reports that made is there and not older than source.
@@ -90,7 +94,7 @@ func relay(name, what string) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &system{name: name, what: what, argv: []string{self, "serve", name},
+	return &system{name: name, what: what, argv: []string{self, "serve", name}, addrEnv: baseline.AddrVariable,
 		dialect: bare{tcp: name == "tcp"}, http: name != "tcp"}, nil
 }
 

@@ -5,7 +5,7 @@ import "fmt"
 // A target is one line of the second table: what the project set itself.
 type target struct {
 	what     string
-	needs    []string // metrics of duet that value reads
+	needs    []string // metrics that value reads
 	value    figure
 	show     string // format of the figure, with its unit
 	atLeast  bool   // the bound is a lower one
@@ -13,53 +13,56 @@ type target struct {
 	moonshot bound // without text: none
 }
 
-// A figure is computed from results; NaN where something it needs is missing or failed.
-type figure func(r *results) float64
+// A figure is computed from a system's results; NaN where something it needs is missing or failed.
+type figure func(r *results, system string) float64
 
 type bound struct {
 	text  string
-	value figure
+	value func(r *results) float64
 }
 
-func ofDuet(key string) figure { return func(r *results) float64 { return r.of(key, "duet") } }
-func fixed(x float64) figure   { return func(*results) float64 { return x } }
+func of(key string) figure {
+	return func(r *results, system string) float64 { return r.of(key, system) }
+}
+
+func fixed(x float64) func(*results) float64 { return func(*results) float64 { return x } }
 
 // times is a multiple of another system's figure.
-func times(x float64, key, system string) figure {
+func times(x float64, key, system string) func(*results) float64 {
 	return func(r *results) float64 { return x * r.of(key, system) }
 }
 
-// ratio is one of duet's figures over another.
+// ratio is one of a system's figures over another.
 func ratio(a, b string) figure {
-	return func(r *results) float64 { return r.of(a, "duet") / r.of(b, "duet") }
+	return func(r *results, system string) float64 { return r.of(a, system) / r.of(b, system) }
 }
 
 var targets = []target{
-	{"KB per idle, joined connection, its half of the room included", []string{"memory"}, ofDuet("memory"), "%.1f", false,
+	{"KB per idle, joined connection, its half of the room included", []string{"memory"}, of("memory"), "%.1f", false,
 		bound{"≤ 10", fixed(10)}, bound{"≤ 8", fixed(8)}},
-	{"relayed messages/s on one core", []string{"relay"}, ofDuet("relay"), "%.0f", true,
+	{"relayed messages/s on one core", []string{"relay"}, of("relay"), "%.0f", true,
 		bound{"≥ 150,000", fixed(150_000)}, bound{"≥ 0.8 × plain TCP", times(0.8, "relay", "tcp")}},
-	{"whole calls/s on one core", []string{"calls"}, ofDuet("calls"), "%.0f", true,
+	{"whole calls/s on one core", []string{"calls"}, of("calls"), "%.0f", true,
 		bound{"≥ 3,200", fixed(3200)}, bound{"≥ the gws relay", times(1, "calls", "gws")}},
-	{"p99 of a relayed message at 4,000 messages/s, in µs", []string{"p99"}, ofDuet("p99"), "%.0f", false,
+	{"p99 of a relayed message at 4,000 messages/s, in µs", []string{"p99"}, of("p99"), "%.0f", false,
 		bound{"≤ 1.5 × plain TCP", times(1.5, "p99", "tcp")}, bound{"≤ 1.25 × plain TCP", times(1.25, "p99", "tcp")}},
 	{"CPU per message with 9,000 rooms over that with 100", []string{"growth/100", "growth/9000"}, ratio("growth/9000", "growth/100"), "%.2f ×", false,
 		bound{"≤ 1.2 ×", fixed(1.2)}, bound{}},
 	{"CPU per message of a resumable session over a plain one", []string{"plain", "session"}, ratio("session", "plain"), "%.2f ×", false,
 		bound{"≤ 1.2 ×", fixed(1.2)}, bound{}},
-	{"heartbeats of 10,000 idle connections, in % of a core", []string{"heartbeat"}, ofDuet("heartbeat"), "%.2f %%", false,
+	{"heartbeats of 10,000 idle connections, in % of a core", []string{"heartbeat"}, of("heartbeat"), "%.2f %%", false,
 		bound{"≤ 2 %", fixed(2)}, bound{}},
-	{"start to the first answer on /healthz, in ms", []string{"start"}, ofDuet("start"), "%.0f", false,
+	{"start to the first answer on /healthz, in ms", []string{"start"}, of("start"), "%.0f", false,
 		bound{"≤ 50", fixed(50)}, bound{}},
-	{"p99 of 1,000 busy rooms beside a frozen reader over that without", []string{"flowing", "frozen"}, ratio("frozen", "flowing"), "%.2f ×", false,
+	{"p99 of 1,000 busy rooms beside a frozen reader over that without", []string{"held"}, of("held"), "%.2f ×", false,
 		bound{"≤ 1.1 ×", fixed(1.1)}, bound{}},
-	{"binary in MB; the container image holds little else", []string{"size"}, ofDuet("size"), "%.1f", false,
+	{"container image in MB", []string{"image"}, of("image"), "%.1f", false,
 		bound{"≤ 25", fixed(25)}, bound{"≤ 15", fixed(15)}},
 }
 
 // reached tells whether x keeps to b, in words; "–" where there is no such bound or no figure.
 func (t *target) reached(r *results, b bound) string {
-	x := t.value(r)
+	x := t.value(r, "duet")
 	switch {
 	case b.text == "" || x != x:
 		return "–"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -10,12 +11,24 @@ import (
 // A trial is one run of one mode against one system.
 type trial struct {
 	*plan
-	sys     *system
-	variant int
-	cores   coreSet
-	ctx     context.Context // ends the run
-	values  map[string]float64
-	remarks map[remark]float64
+	sys        *system
+	variant    int
+	cores      coreSet
+	ctx        context.Context // ends the run
+	profile    string          // the file for the server's CPU profile; "" = none
+	profileFor time.Duration   // how long that is taken
+	values     map[string][]sample
+	remarks    map[remark]float64
+}
+
+func newTrial(ctx context.Context, p *plan, sys *system, variant int, cores coreSet) *trial {
+	return &trial{plan: p, sys: sys, variant: variant, cores: cores, ctx: ctx,
+		values: map[string][]sample{}, remarks: map[remark]float64{}}
+}
+
+// note adds one window's figure.
+func (t *trial) note(key string, value float64, disturbed bool) {
+	t.values[key] = append(t.values[key], sample{value, disturbed})
 }
 
 // dialsAtOnce is how many connections are on their way while a swarm is filled.
@@ -23,7 +36,7 @@ const dialsAtOnce = 64
 
 // with starts the system, hands it over, and stops it.
 func (t *trial) with(use func(srv *server, s *swarm) error) error {
-	srv, err := t.sys.start(t.cores)
+	srv, err := t.sys.start(t.cores, anyPort)
 	if err != nil {
 		return err
 	}
@@ -42,8 +55,18 @@ func (t *trial) loaded(n int, use func(srv *server, s *swarm) error) error {
 		if err := s.fill(n, dialsAtOnce); err != nil {
 			return err
 		}
-		return use(srv, s)
+		return t.observe(srv, func() error { return use(srv, s) })
 	})
+}
+
+// observe runs a load, and beside it the server's profiler where a profile is wanted.
+func (t *trial) observe(srv *server, load func() error) error {
+	if t.profile == "" {
+		return load()
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.profile(t.ctx, t.profile, t.profileFor) }()
+	return errors.Join(load(), <-done)
 }
 
 // connect measures what it costs to take a connection in and to keep it: CPU time until all have
@@ -59,14 +82,14 @@ func (t *trial) connect() error {
 			return err
 		}
 		l := s.mark(srv.meter).since(began)
-		t.judge(l, false)
-		t.values["join"] = microseconds(l.cpu) / float64(t.Idle)
+		disturbed := t.judge(l, false)
+		t.note("join", microseconds(l.cpu)/float64(t.Idle), disturbed)
 		if err := s.pollFor(t.rest); err != nil {
 			return err
 		}
 		after, err := resident(srv.cmd.Process.Pid)
-		t.values["memory"] = float64(after-before) / 1024 / float64(t.Idle)
-		t.values["base"] = float64(before) / 1024 / 1024
+		t.note("memory", float64(after-before)/1024/float64(t.Idle), false)
+		t.note("base", float64(before)/1024/1024, false)
 		return err
 	})
 }
@@ -74,32 +97,60 @@ func (t *trial) connect() error {
 // saturate measures how many messages one core relays.
 func (t *trial) saturate() error {
 	return t.loaded(t.Pairs, func(srv *server, s *swarm) error {
-		l, err := s.saturate(2*t.Pairs*t.InFlight, false, t.relay, srv.meter)
-		t.values["relay"] = l.perSecond()
-		t.judge(l, true)
+		loads, err := s.saturate(2*t.Pairs*t.InFlight, false, t.relay, srv.meter)
+		for _, l := range loads {
+			t.note("relay", l.perSecond(), t.judge(l, true))
+			t.spent(l.cpuPerMessage())
+		}
 		return err
 	})
 }
 
-// judge notes what speaks against the figures of a load: other processes that used more than a
-// twentieth of a core, or else, where the server should have been saturated, that it was not.
-func (t *trial) judge(l load, saturated bool) {
+// spent keeps what a unit of work cost the server, in CPU µs, where it is profiled.
+func (t *trial) spent(cpu float64) {
+	if t.profile != "" {
+		t.note(spentKey, cpu, false)
+	}
+}
+
+const spentKey = "spent"
+
+// tooMuch is the share of a core that other processes may use before a window counts as disturbed.
+const tooMuch = 0.05
+
+// judge tells whether other processes disturbed a load, and notes what speaks against its figures:
+// that, or else, where the server should have been saturated, that it was not.
+func (t *trial) judge(l load, saturated bool) (disturbed bool) {
 	others := l.others.Seconds() / l.wall.Seconds()
 	switch {
-	case others > 0.05:
+	case others > tooMuch:
 		t.remarks[notQuiet] = max(t.remarks[notQuiet], others)
 	case saturated && l.busy() < 0.95:
 		t.remarks[notBusy] = max(t.remarks[notBusy], 1-l.busy())
 	}
+	return others > tooMuch
+}
+
+// tooLate is how late the load generator may be with one message in a hundred before a window of
+// latencies counts as disturbed: what held it up held the server up as well.
+const tooLate = 50 * time.Microsecond
+
+// judgePace is judge for latencies.
+func (t *trial) judgePace(w paced) (disturbed bool) {
+	return t.judge(w.load, false) || quantile(w.late, 0.99) > tooLate
 }
 
 // latency measures the time through the server well below saturation.
 func (t *trial) latency() error {
 	return t.loaded(t.Pairs, func(srv *server, s *swarm) error {
-		took, l, err := pace{members: s.conns, rate: t.Rate, window: t.plan.latency}.run(s, srv.meter)
-		t.judge(l, false)
-		t.values["p50"] = microseconds(quantile(took, 0.50))
-		t.values["p99"] = microseconds(quantile(took, 0.99))
+		windows, err := pace{members: s.conns, rate: t.Rate, window: t.plan.latency}.run(s, srv.meter)
+		for _, w := range windows {
+			disturbed := t.judgePace(w)
+			t.note("p50", microseconds(quantile(w.took, 0.50)), disturbed)
+			t.note("p99", w.p99(), disturbed)
+			t.note("late", microseconds(quantile(w.late, 0.99)), disturbed)
+			t.spent(w.cpuPerMessage())
+		}
 		return err
 	})
 }
@@ -109,10 +160,12 @@ func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1
 // calls measures whole calls, from the first connection to the last close.
 func (t *trial) calls() error {
 	return t.with(func(srv *server, s *swarm) error {
-		r, err := callLoad{atOnce: t.CallsAtOnce, window: t.plan.calls}.run(s, srv.meter)
-		t.values["calls"] = float64(r.calls) / r.wall.Seconds()
-		t.judge(r.load, true)
-		return err
+		return t.observe(srv, func() error {
+			r, err := callLoad{atOnce: t.CallsAtOnce, window: t.plan.calls}.run(s, srv.meter)
+			t.note("calls", float64(r.calls)/r.wall.Seconds(), t.judge(r.load, true))
+			t.spent(microseconds(r.cpu) / float64(r.calls))
+			return err
+		})
 	})
 }
 
@@ -123,18 +176,22 @@ const growthInFlight = 200
 
 // grow measures the CPU time of a message among t.variant rooms, twice: at a fixed rate, the same for
 // each number of rooms, and at saturation with the rooms taking turns, where each message finds its
-// connection out of the processor's caches.
+// connection out of the processor's caches. Only the first is profiled.
 func (t *trial) grow() error {
 	return t.loaded(t.variant, func(srv *server, s *swarm) error {
 		fixed, turns := growthKeys(t.variant)[0], growthKeys(t.variant)[1]
-		_, l, err := pace{members: s.conns, rate: t.GrowthRate, window: t.relay}.run(s, srv.meter)
-		if err != nil {
+		windows, err := pace{members: s.conns, rate: t.GrowthRate, window: t.growing}.run(s, srv.meter)
+		for _, w := range windows {
+			t.note(fixed, w.cpuPerMessage(), t.judge(w.load, false))
+			t.spent(w.cpuPerMessage())
+		}
+		if err != nil || t.profile != "" {
 			return err
 		}
-		t.judge(l, false)
-		t.values[fixed] = l.cpuPerMessage()
-		l, err = s.saturate(growthInFlight, true, t.relay, srv.meter)
-		t.values[turns] = l.cpuPerMessage()
+		loads, err := s.saturate(growthInFlight, true, t.growing, srv.meter)
+		for _, l := range loads {
+			t.note(turns, l.cpuPerMessage(), t.judge(l, false))
+		}
 		return err
 	})
 }
@@ -146,9 +203,10 @@ func (t *trial) resumable() error {
 	sys.dialect = duet{path: "/ws", session: t.variant == 1}
 	t.sys = &sys
 	return t.loaded(t.Pairs, func(srv *server, s *swarm) error {
-		l, err := s.saturate(2*t.Pairs*t.InFlight, false, t.relay, srv.meter)
-		t.judge(l, false)
-		t.values[sessionKey(t.variant)[0]] = l.cpuPerMessage()
+		loads, err := s.saturate(2*t.Pairs*t.InFlight, false, t.relay, srv.meter)
+		for _, l := range loads {
+			t.note(sessionKey(t.variant)[0], l.cpuPerMessage(), t.judge(l, false))
+		}
 		return err
 	})
 }
@@ -163,8 +221,7 @@ func (t *trial) heartbeats() error {
 			return err
 		}
 		l := s.mark(srv.meter).since(began)
-		t.judge(l, false)
-		t.values["heartbeat"] = 100 * l.busy()
+		t.note("heartbeat", 100*l.busy(), t.judge(l, false))
 		if n, want := float64(s.pings), float64(t.plan.heartbeats); n < 0.9*want || n > 1.1*want {
 			return fmt.Errorf("%d pings to %d connections in %v; one each was due", s.pings, t.plan.heartbeats, t.heartbeat)
 		}
@@ -177,7 +234,7 @@ func (t *trial) starting() error {
 	took := make([]time.Duration, t.Starts)
 	for i := range took {
 		began := time.Now()
-		srv, err := t.sys.start(t.cores)
+		srv, err := t.sys.start(t.cores, anyPort)
 		if err != nil {
 			return err
 		}
@@ -188,16 +245,20 @@ func (t *trial) starting() error {
 			return err
 		}
 	}
-	t.values["start"] = microseconds(quantile(took, 0.5)) / 1e3
+	t.note("start", microseconds(quantile(took, 0.5))/1e3, false)
 	return nil
 }
 
-// size is that of the binary in MB (10^6 bytes).
-func (t *trial) size() error {
+// image is the size of the container image in MB (10^6 bytes): that of the binary, to which the
+// Dockerfile must add nothing.
+func (t *trial) image() error {
+	if t.sys.imageFault != nil {
+		return t.sys.imageFault
+	}
 	info, err := os.Stat(t.sys.argv[0])
 	if err != nil {
 		return err
 	}
-	t.values["size"] = float64(info.Size()) / 1e6
+	t.note("image", float64(info.Size())/1e6, false)
 	return nil
 }

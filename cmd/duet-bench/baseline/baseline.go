@@ -18,13 +18,16 @@ var Relays = map[string]func(l net.Listener) error{
 	"tcp":   serveTCP,
 }
 
-// Serve runs the relay of that name on a free loopback port and prints its address to w.
-func Serve(name string, w io.Writer) error {
+// AddrVariable is the environment variable that says where a baseline listens, as host:port.
+const AddrVariable = "BENCH_ADDR"
+
+// Serve runs the relay of that name at addr, host:port, and prints its address to w.
+func Serve(name, addr string, w io.Writer) error {
 	serve, ok := Relays[name]
 	if !ok {
 		return fmt.Errorf("no relay called %q: coder, gws or tcp", name)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}

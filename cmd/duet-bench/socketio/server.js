@@ -26,4 +26,5 @@ io.on('connection', (socket) => {
   })
 })
 
-server.listen(0, '127.0.0.1', () => console.log(`http://127.0.0.1:${server.address().port}/`))
+const [host, port] = (process.env.BENCH_ADDR ?? '127.0.0.1:0').split(':')
+server.listen(Number(port), host, () => console.log(`http://127.0.0.1:${server.address().port}/`))

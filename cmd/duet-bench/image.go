@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// nothingButBinary says what a Dockerfile's last stage puts into the image beside the server's binary;
+// nil where that is nothing, so that the binary's size is the image's.
+func nothingButBinary(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var adds []string
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch instruction := strings.ToUpper(f[0]); {
+		case instruction == "FROM":
+			if adds = nil; f[1] != "scratch" {
+				adds = []string{"the base image " + f[1]}
+			}
+		case instruction == "RUN", instruction == "ADD", instruction == "COPY" && f[len(f)-2] != "/duet":
+			adds = append(adds, strings.TrimSpace(line))
+		}
+	}
+	if adds != nil {
+		return fmt.Errorf("the binary is not all that the image holds; build it and read its size. There is also: %s", strings.Join(adds, "; "))
+	}
+	return nil
+}
