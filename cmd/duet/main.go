@@ -65,18 +65,6 @@ func command(args, environ []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// heapGrowth is how much the heap may grow between two collections, in percent. Connections that wait
-// are most of what duet holds: the runtime's 100 would keep as much again for garbage. Half of it costs
-// a few percent of CPU under full load.
-const heapGrowth = 50
-
-// tuneCollector sets heapGrowth, unless the operator has chosen by GOGC. GOMEMLIMIT works as ever.
-func tuneCollector() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(heapGrowth)
-	}
-}
-
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. The second one ends the
 // process at once.
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
