@@ -246,16 +246,53 @@ func equalMessages(a, b *Message) bool {
 const benchCandidate = `{"type":"candidate","candidate":{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 10.0.17.1 rport 50000 generation 0 ufrag EsAw network-cost 999","sdpMid":"0","sdpMLineIndex":0,"usernameFragment":"EsAw"}}`
 
 func BenchmarkDecode(b *testing.B) {
-	offer := `{"type":"offer","sdp":"` + strings.Repeat(`a=rtpmap:96 VP8/90000\r\n`, 120) + `"}`
-	for name, msg := range map[string]string{"candidate": benchCandidate, "offer": offer, "ping": `{"type":"ping"}`} {
-		b.Run(name, func(b *testing.B) {
-			data := []byte(msg)
+	sdp := strings.Repeat(`a=rtpmap:96 VP8/90000\r\n`, 120)
+	for _, bb := range []struct{ name, msg string }{
+		{"candidate", benchCandidate},
+		{"candidate by jsontext", strings.Replace(benchCandidate, "EsAw", `Es\u0041w`, 1)}, // not for the scanner
+		{"offer", `{"type":"offer","sdp":"` + sdp + `","seq":1}`},
+		{"message", `{"type":"message","data":{"chat":"hello"},"to":"Qz8abcdefghijklm","seq":12}`},
+		{"join", `{"type":"join","room":"demo","name":"Ada","session":"0123456789abcdefghijkl","attempt":1,"received":0}`},
+		{"ack", `{"type":"ack","received":8}`},
+		{"ping", `{"type":"ping"}`},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			data := []byte(bb.msg)
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := Decode(data); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkEncode is what the server says, envelope by envelope.
+func BenchmarkEncode(b *testing.B) {
+	const id = "Qz8abcdefghijklm"
+	h := newTestHub(testConfig())
+	s := &seat{id: id, session: true}
+	room := &Room{ID: "demo", hub: h, seats: []*seat{s, {id: id, name: "Ada"}}}
+	refused := &refusal{err: ErrBusy, text: "not sent: 256 messages wait for a peer already", kind: "offer", seq: 7}
+	buf := make([]byte, 0, 256)
+	for _, bb := range []struct {
+		name   string
+		encode func()
+	}{
+		{"joined", func() { room.joinedEnvelope(s, true) }},
+		{"peer-joined", func() { peerEnvelope("peer-joined", id, "Ada") }},
+		{"peer-left", func() { peerLeftEnvelope(id, ReasonLeft) }},
+		{"left", func() { leftEnvelope("demo") }},
+		{"error", func() { errorEnvelope(refused) }},
+		{"ack", func() { ackEnvelope(buf, 12345) }},
+		{"close with seq", func() { closeEnvelope(buf, 12345) }},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				bb.encode()
 			}
 		})
 	}
