@@ -10,75 +10,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long a socket waits for its peer in a goroutine before it is parked: at first, and at most.
-// Each time the peer comes back within a second it is waited for twice as long, so that one that
-// speaks now and then is not parked between.
 const (
-	minPatience = 20 * time.Millisecond
-	maxPatience = time.Second
+	// What is due for parked sockets is looked at this often at most: one wakeup serves many.
+	dueStep = 50 * time.Millisecond
+	// When a socket is looked at again that was just being read.
+	dueRetry = 250 * time.Millisecond
 )
 
 // A parking keeps the sockets whose peers say nothing, which are most of them most of the time,
 // without a goroutine and without a buffer each. One goroutine waits for all of them, and starts a
-// socket's reader again when there is something to read or something is due.
+// socket's reader when something came.
 //
-// The kernel's epoll tells what there is to read; that epoll is itself a file that the runtime can
-// wait for, with a deadline for what is due first.
+// The kernel's epoll tells what came; that epoll is itself a file that the runtime can wait for, with
+// a deadline for what is due first. It knows a socket from its first byte to its end and tells of
+// everything that arrives (EPOLLET): to park and to leave cost no system call.
 type parking struct {
-	mu      sync.Mutex // held for a map access or a system call that does not wait
+	mu      sync.Mutex // held for memory access, or a system call that does not wait
 	fd      int        // of the epoll
 	epoll   *os.File   // the same, for the runtime to wait; nil until the first socket comes
-	sockets map[int]*socket
-	due     dueHeap
+	sockets []*socket  // by file descriptor
+	due     dueHeap    // all of them
+	wakeAt  time.Time  // the deadline that epoll has, by the hub's clock
 	running bool
 }
 
-// A place is what a parked socket has there. It belongs to the parking.
+// A place is what a socket has in the parking, and belongs to it.
 type place struct {
-	known bool // to the epoll
-	due   time.Time
-	index int // in due
+	due   time.Time // when to look what is due, by the hub's clock; never too late
+	index int       // in parking.due
 }
 
-// park takes in a socket that waits for its peer until due. False: it must go on by itself.
-func (p *parking) park(s *socket, due time.Time) bool {
+// add takes in a socket that nobody reads yet. False: it must be read by itself.
+func (p *parking) add(s *socket) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.isClosing() || !p.open() || !p.watch(s) {
+	if !p.open() {
 		return false
 	}
-	s.place.due = due
-	p.sockets[s.wire.fd] = s
-	heap.Push(&p.due, s)
-	if p.due[0] == s {
-		p.epoll.SetReadDeadline(due)
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(s.wire.fd)}
+	for len(p.sockets) <= s.wire.fd {
+		p.sockets = append(p.sockets, nil)
 	}
+	p.sockets[s.wire.fd] = s
+	if unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.wire.fd, &event) != nil {
+		p.sockets[s.wire.fd] = nil
+		return false
+	}
+	s.place.due = s.wire.next()
+	heap.Push(&p.due, s)
 	if !p.running {
 		p.running = true
+		p.wakeAt = time.Time{}
 		s.all.gone.Go(p.run)
+	}
+	if p.wakeAt.IsZero() || s.place.due.Before(p.wakeAt) {
+		p.sleepUntil(s.place.due, s.wire.now())
 	}
 	return true
 }
 
-// unpark starts a parked socket's reader.
-func (p *parking) unpark(s *socket) {
+// remove forgets a socket that is about to be closed.
+func (p *parking) remove(s *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sockets[s.wire.fd] == s {
-		p.release(s)
-		if len(p.sockets) == 0 {
-			p.epoll.SetReadDeadline(longAgo) // run has nothing to wait for
-		}
+	if s.wire.fd >= len(p.sockets) || p.sockets[s.wire.fd] != s {
+		return
+	}
+	p.sockets[s.wire.fd] = nil
+	heap.Remove(&p.due, s.place.index)
+	if len(p.due) == 0 {
+		p.epoll.SetReadDeadline(longAgo) // run has nothing to wait for
 	}
 }
 
-func (p *parking) release(s *socket) {
-	delete(p.sockets, s.wire.fd)
-	heap.Remove(&p.due, s.place.index)
-	s.reader.Go(s.read)
-}
-
-// run waits for all parked sockets, as long as there are any.
+// run waits for all sockets, as long as there are any.
 func (p *parking) run() {
 	conn, err := p.epoll.SyscallConn()
 	if err != nil {
@@ -86,35 +91,91 @@ func (p *parking) run() {
 	}
 	events := make([]unix.EpollEvent, 128)
 	for {
-		n := 0
-		_ = conn.Read(func(fd uintptr) bool { // an error is the deadline's
-			n, _ = unix.EpollWait(int(fd), events, 0)
-			return n > 0
+		_ = conn.Read(func(fd uintptr) bool { // the error is the deadline's
+			for {
+				n, _ := unix.EpollWait(int(fd), events, 0)
+				p.wake(events[:max(n, 0)])
+				if n < len(events) {
+					return false // there is no more: wait
+				}
+			}
 		})
-		if !p.releaseReady(events[:max(n, 0)]) {
+		if !p.lookAtDue() {
 			return
 		}
 	}
 }
 
-// releaseReady starts the readers that have something to do, and reports whether others still wait.
-func (p *parking) releaseReady(events []unix.EpollEvent) bool {
+// wake starts the readers of the sockets for which something came.
+func (p *parking) wake(events []unix.EpollEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range events {
-		if s := p.sockets[int(e.Fd)]; s != nil {
-			p.release(s)
+		s := p.sockets[e.Fd]
+		if s == nil {
+			continue
+		}
+		s.wakeReader()
+		if e.Events&^unix.EPOLLIN != 0 {
+			s.wakeReader() // the end came too: it is to be read behind the bytes
 		}
 	}
-	for now := time.Now(); len(p.due) > 0 && !p.due[0].place.due.After(now); {
-		p.release(p.due[0])
-	}
+}
+
+// lookAtDue does what is due, and reports whether there are sockets to wait for.
+func (p *parking) lookAtDue() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(p.due) == 0 {
 		p.running = false
 		return false
 	}
-	p.epoll.SetReadDeadline(p.due[0].place.due)
-	return true
+	now := p.due[0].wire.now()
+	for {
+		s := p.due[0]
+		if s.place.due.After(now) {
+			p.sleepUntil(later(s.place.due, now.Add(dueStep)), now)
+			return true
+		}
+		s.place.due = s.lookAtDue(now)
+		heap.Fix(&p.due, 0)
+	}
+}
+
+// lookAtDue does what is due at now, by the hub's clock, where nobody reads, and returns when to look
+// again. A reader that waits for the rest of a message looks by itself.
+func (s *socket) lookAtDue(now time.Time) time.Time {
+	if !s.reading.take() {
+		return now.Add(dueRetry)
+	}
+	s.wire.overdue = s.wire.due(now)
+	// It may answer the ping, or leave, before next: then something else is due first.
+	cfg := &s.all.cfg
+	next := earlier(s.wire.next(), now.Add(min(cfg.PingInterval, cfg.JoinTimeout)))
+	if s.wire.overdue != nil || !s.reading.end() {
+		go s.read()
+	}
+	return next
+}
+
+// sleepUntil ends the wait for events at t. Both times are the hub's.
+func (p *parking) sleepUntil(t, now time.Time) {
+	p.wakeAt = t
+	p.epoll.SetReadDeadline(time.Now().Add(t.Sub(now)))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // open makes the epoll when it is first needed.
@@ -129,19 +190,8 @@ func (p *parking) open() bool {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return false
 	}
-	p.fd, p.epoll, p.sockets = fd, os.NewFile(uintptr(fd), "epoll"), map[int]*socket{}
+	p.fd, p.epoll = fd, os.NewFile(uintptr(fd), "epoll")
 	return true
-}
-
-// watch asks the epoll for one event of s: something to read, or the end.
-func (p *parking) watch(s *socket) bool {
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(s.wire.fd)}
-	op := unix.EPOLL_CTL_ADD
-	if s.place.known {
-		op = unix.EPOLL_CTL_MOD
-	}
-	s.place.known = unix.EpollCtl(p.fd, op, s.wire.fd, &event) == nil
-	return s.place.known
 }
 
 // descriptor is the file descriptor behind conn. Only what the kernel's socket holds can be waited
@@ -157,6 +207,27 @@ func descriptor(conn any) (fd int, ok bool) {
 	}
 	err = raw.Control(func(n uintptr) { fd = int(n) })
 	return fd, err == nil
+}
+
+// readNow reads what is there, and fails with errIdle where nothing is.
+func readNow(fd int, p []byte) (int, error) { return now(unix.Read, fd, p) }
+
+// writeNow writes what the kernel takes at once, and fails with errIdle where that is nothing.
+func writeNow(fd int, p []byte) (int, error) { return now(unix.Write, fd, p) }
+
+func now(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
+	for {
+		n, err := call(fd, p)
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, errIdle
+		default:
+			return 0, err
+		}
+	}
 }
 
 // dueHeap has the socket that is due first at index 0 (container/heap).

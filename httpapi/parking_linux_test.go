@@ -1,9 +1,10 @@
 package httpapi
 
 import (
-	"bufio"
 	"fmt"
+	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,7 +14,13 @@ func (s *service) parked() int {
 	p := &s.api.sockets.parking
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.sockets)
+	n := 0
+	for _, s := range p.due {
+		if s.reading.state.Load() == idle {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *service) wantParked(n int) {
@@ -32,7 +39,7 @@ func (s *service) wantParked(n int) {
 func TestParkedSockets(t *testing.T) {
 	const pairs = 50
 	before := runtime.NumGoroutine()
-	s := serveTCP(t, func(set *settings) { set.PingInterval, set.PongTimeout = 300*time.Millisecond, 10*time.Second })
+	s := serveTCP(t, func(set *settings) { set.PingInterval, set.PongTimeout = 300*time.Millisecond, time.Hour })
 	var a, b [pairs]*testConn
 	for i := range pairs {
 		a[i], b[i] = s.open(), s.open()
@@ -77,26 +84,79 @@ func TestParkedAndSilent(t *testing.T) {
 	b.want("peer-away")
 }
 
-// A peer that speaks now and then is waited for longer each time.
-func TestPatience(t *testing.T) {
-	now := time.Now()
-	w := &wire{cfg: &Config{PingInterval: time.Hour, JoinTimeout: time.Hour}, now: func() time.Time { return now },
-		joined: func() bool { return true }, parks: true, patience: minPatience, closeBy: now}
-	w.reader, w.heardAt = bufio.NewReader(w), now
-	for want := 2 * minPatience; w.patience < maxPatience; want = min(2*want, maxPatience) {
-		w.sleep()
-		now = now.Add(maxPatience / 2)
-		w.awake()
-		if w.patience != want {
-			t.Fatalf("patience %v, want %v", w.patience, want)
+// What came together with the end is read, and so is the end.
+func TestBytesBeforeTheEnd(t *testing.T) {
+	s := serveTCP(t, nil)
+	for i := range 50 {
+		a, b := s.pairIn(fmt.Sprint("room ", i), "")
+		s.wantParked(2)
+		a.mute.Store(true)
+		a.write(textFrame(`{"type":"message","data":1}`))
+		a.Conn.(*net.TCPConn).CloseWrite()
+		b.want("message")
+		if m := b.want("peer-left"); m["reason"] != "left" {
+			t.Errorf("got %v", m)
 		}
-		if !w.tiredAt().Equal(now.Add(want)) {
-			t.Fatalf("tired %v from now, want %v", w.tiredAt().Sub(now), want)
+		b.write(closeFrame(1000, ""))
+		b.wantEnd(1000)
+		s.gone(time.Now(), 0)
+	}
+}
+
+// A peer that begins a message and stops in its middle is waited for, and pinged all the same.
+func TestMessageInPieces(t *testing.T) {
+	s := serveTCP(t, func(set *settings) { set.PingInterval, set.PongTimeout = 200*time.Millisecond, time.Hour })
+	a, b := s.pair("")
+	a.mute.Store(true) // a pong would get into the middle
+	s.wantParked(2)
+	whole := textFrame(`{"type":"message","data":"` + strings.Repeat("x", 10_000) + `"}`)
+	for range 3 {
+		a.write(whole[:5000])
+		a.wantPing()
+		a.write(whole[5000 : len(whole)-1])
+		b.wantPing()
+		a.write(append(whole[len(whole)-1:len(whole):len(whole)], whole...))
+		b.want("message")
+		b.want("message")
+		s.wantParked(2)
+	}
+}
+
+// The join timeout counts from a leave also where it is shorter than what the parking waited for.
+func TestParkedAfterLeaving(t *testing.T) {
+	s := serveTCP(t, func(set *settings) { set.JoinTimeout = 200 * time.Millisecond })
+	c := s.open()
+	c.join("demo", "")
+	s.wantParked(1)
+	c.send(`{"type":"leave"}`)
+	c.want("left")
+	c.wantEnd(4000)
+}
+
+// A read that fills its buffer to the brim is followed by another: nothing wakes the reader for what
+// was there already.
+func TestMessagesBeyondOneRead(t *testing.T) {
+	s := serveTCP(t, nil)
+	a, b := s.pair("")
+	const open, end, header, buffer = `{"type":"message","data":"`, `"}`, 8, 4 << 10
+	full := textFrame(open + strings.Repeat("x", buffer-header-len(open)-len(end)) + end)
+	if len(full) != buffer {
+		t.Fatalf("the frame has %d bytes", len(full))
+	}
+	for range 5 {
+		s.wantParked(2)
+		a.write(append(full[:buffer:buffer], textFrame(`{"type":"message","data":2}`)...))
+		b.want("message")
+		if m := b.want("message"); m["data"] != 2.0 {
+			t.Fatalf("got %v", m)
 		}
 	}
-	w.sleep()
-	now = now.Add(maxPatience)
-	if w.awake(); w.patience != minPatience {
-		t.Fatalf("after a long sleep: %v", w.patience)
-	}
+}
+
+// The limit holds for messages of one frame and one read as for all others.
+func TestTooBigInOneRead(t *testing.T) {
+	s := serveTCP(t, func(set *settings) { set.MaxMessageBytes = 1024 })
+	a, _ := s.pair("")
+	a.write(textFrame(`{"type":"message","data":"` + strings.Repeat("x", 1024) + `"}`))
+	a.wantEnd(1009)
 }

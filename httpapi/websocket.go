@@ -50,6 +50,7 @@ func (a *API) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		lease.release()
 		return
 	}
+	s.wire.sleep()
 	s.ws.SetReadLimit(-1) // readMessage has ours, with the close code and without a reason of many words
 	a.sockets.start(s)
 }
@@ -105,12 +106,17 @@ func (t *sockets) new(l *lease) *socket {
 
 func (t *sockets) start(s *socket) {
 	t.gauge.Inc()
+	s.reading.take() // what comes meanwhile is read below
+	s.wire.parks = s.wire.parks && t.parking.add(s)
 	t.mu.Lock()
 	t.open[s] = struct{}{}
 	t.gone.Add(1)
-	s.reader.Go(s.read) // before anybody can find s in open, and close it
+	s.reader.Add(1) // before anybody can find s in open, and close it
 	late := t.draining
 	t.mu.Unlock()
+	if !s.wire.parks || len(s.wire.early) > 0 || !s.reading.end() {
+		go s.read()
+	}
 	if late {
 		s.Close(signaling.ErrRestart)
 	}
@@ -165,9 +171,8 @@ func (t *sockets) drain(ctx context.Context, spread time.Duration) error {
 // A socket is one WebSocket: it moves bytes between the wire and the protocol's side of the
 // connection, and is the signaling.Transport of that.
 //
-// One goroutine reads, as long as the peer says something now and then; in between the socket is
-// parked. Another writes, but lives only while there is something to write, and it alone closes the
-// socket.
+// One goroutine reads, as long as there is something to read; in between the socket is parked. Another
+// writes, as long as there is something to write, and it alone closes the socket.
 type socket struct {
 	// Static once started.
 	all   *sockets
@@ -175,75 +180,75 @@ type socket struct {
 	wire  *wire
 	ws    *websocket.Conn
 	conn  *signaling.Conn
-	place place // while parked
+	place place // in the parking
 
-	// Owned by the reader.
-	asleep bool // it was parked
-	lost   bool // conn.Lost was called
+	reading turn // of the reader, or of who looks what is due while there is none
+	lost    bool // conn.Lost was called; owned by the reader
 
-	reader  sync.WaitGroup        // done when the reader has ended
-	writer  atomic.Int32          // idle, writing or again
+	reader  sync.WaitGroup // done when the last reader has ended
+	writing turn
 	pingDue atomic.Bool           // the writer is to send one
 	cause   atomic.Pointer[error] // why the socket closes; nil = it does not
 }
-
-// States of socket.writer.
-const (
-	idle    = iota // no writer lives
-	writing        // one lives
-	again          // one lives, and must look once more before it ends
-)
 
 // ---- reading
 
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
-// read is a reader's life: one message after the other until the connection ends, or is parked.
+// wakeReader sees that somebody reads, from now on or once more.
+func (s *socket) wakeReader() {
+	if s.reading.ask() {
+		go s.read()
+	}
+}
+
+// read is a reader's life: one message after the other until the connection ends, or nothing more is
+// there.
 func (s *socket) read() {
 	defer s.all.hub.Recover("connection", func() {
 		s.loseSeat(signaling.EndLost)
 		s.Close(signaling.ErrRestart)
+		s.reader.Done()
 	})
-	if s.asleep {
-		s.asleep = false
-		s.wire.awake()
-	}
+	s.wire.awake()
 	for {
 		err := s.readMessage()
-		if err == nil {
-			continue
-		}
-		if errors.Is(err, errIdle) {
-			if s.park() {
-				return
+		switch {
+		case err == nil:
+		case errors.Is(err, errIdle):
+			if s.wire.sleep(); s.reading.end() {
+				return // parked: from here on another reader may live
 			}
-			continue
+			s.wire.awake()
+		default:
+			s.endReading(err)
+			s.reader.Done()
+			return // still its turn: no other reader comes
 		}
-		if s.isClosing() {
-			s.loseSeat(endingOf(*s.cause.Load()))
-			return
-		}
-		how, cause := s.ending(err)
-		s.loseSeat(how)
-		s.Close(cause)
-		return
 	}
 }
 
-// park leaves the socket to the parking. False: the reader must go on.
-func (s *socket) park() bool {
-	s.asleep = true
-	if s.all.parking.park(s, s.wire.sleep()) {
-		return true // from here on another reader may live
+// endReading tells the room and the writer that, and why, nothing is read any more.
+func (s *socket) endReading(err error) {
+	if s.isClosing() {
+		s.loseSeat(endingOf(*s.cause.Load()))
+		return
 	}
-	s.asleep, s.wire.parks = false, false
-	s.wire.awake()
-	return false
+	how, cause := s.ending(err)
+	s.loseSeat(how)
+	s.Close(cause)
 }
 
 // readMessage reads one message and hands it to the protocol. An error means that the socket closes,
 // or that there is nothing more to read.
 func (s *socket) readMessage() error {
+	if _, err := s.wire.reader.Peek(1); err != nil {
+		return err // most often errIdle, to which the library would add words, at a price
+	}
+	if frame, data := wholeText(&s.wire.reader, s.all.cfg.MaxMessageBytes); frame > 0 {
+		defer s.wire.reader.Discard(frame)
+		return s.received(data)
+	}
 	typ, r, err := s.ws.Reader(context.Background()) // a context that ends would cut the connection
 	if err != nil {
 		return err
@@ -264,6 +269,11 @@ func (s *socket) readMessage() error {
 	if err != nil {
 		return err
 	}
+	return s.received(data)
+}
+
+// received hands a text message to the protocol.
+func (s *socket) received(data []byte) error {
 	if s.isClosing() {
 		return errGone
 	}
@@ -377,22 +387,10 @@ var writeBuffers = sync.Pool{New: func() any { return new(writeBuffer) }}
 
 type writeBuffer struct{ message, gathered []byte }
 
-// Wake implements signaling.Transport: it starts a writer where none lives.
+// Wake implements signaling.Transport: it sees that somebody writes.
 func (s *socket) Wake() {
-	for {
-		switch state := s.writer.Load(); state {
-		case again:
-			return
-		case writing:
-			if s.writer.CompareAndSwap(writing, again) {
-				return
-			}
-		case idle:
-			if s.writer.CompareAndSwap(idle, writing) {
-				go s.write()
-				return
-			}
-		}
+	if s.writing.ask() {
+		go s.write()
 	}
 }
 
@@ -401,7 +399,7 @@ func (s *socket) Close(cause error) {
 	if s.cause.CompareAndSwap(nil, &cause) {
 		s.wire.closeSoon()
 		s.wire.stopReading()
-		s.all.parking.unpark(s)
+		s.wakeReader()
 		s.Wake()
 	}
 }
@@ -419,47 +417,38 @@ func (s *socket) write() {
 			s.Close(signaling.ErrTooSlow)
 		case err != nil: // the peer has gone; the reader finds out how, from what is still to be read
 			s.wire.closeSoon()
-			s.all.parking.unpark(s)
+			s.wakeReader()
 		}
 		if cause != nil {
 			s.end(*cause)
-			return // still "writing": no other writer comes
+			return // still its turn: no other writer comes
 		}
-		if s.writer.CompareAndSwap(writing, idle) {
+		if s.writing.end() {
 			return
 		}
-		s.writer.Store(writing)
 	}
 }
-
-// emptyPing is a ping without payload. Any byte that comes back answers it.
-const emptyPing = "\x89\x00"
 
 // writeAll writes what there is, as much as possible with one system call.
 func (s *socket) writeAll() error {
 	buf := writeBuffers.Get().(*writeBuffer)
 	defer writeBuffers.Put(buf)
 	for more := true; more; {
-		var oldest int64
-		s.wire.gather(buf.gathered)
+		var oldest, at int64
+		out, closed := s.wire.gather(buf.gathered[:0])
 		if s.pingDue.Swap(false) {
-			_, _ = s.wire.Write([]byte(emptyPing))
+			out = append(out, emptyPing...)
 		}
-		for size := 0; size < flushBytes; size += len(buf.message) {
-			var at int64
-			if buf.message, at, more = s.conn.Next(buf.message[:0]); !more {
-				break
+		for more = !closed; more && len(out) < flushBytes; {
+			if buf.message, at, more = s.conn.Next(buf.message[:0]); more {
+				out = appendFrame(out, buf.message)
 			}
 			if oldest == 0 {
 				oldest = at
 			}
-			if s.ws.Write(context.Background(), websocket.MessageText, buf.message) != nil {
-				more = false // a close frame was said already: the reader is about to end the socket
-				break
-			}
 		}
 		var err error
-		if buf.gathered, err = s.wire.flush(); err != nil {
+		if buf.gathered, err = s.wire.flush(out); err != nil {
 			return err
 		}
 		if oldest != 0 {
@@ -480,6 +469,7 @@ func (s *socket) ping() {
 func (s *socket) end(cause error) {
 	defer s.all.ended(s)
 	s.reader.Wait() // closeSoon has ended it; the library reads the peer's answer in Close
+	s.all.parking.remove(s)
 	if errors.Is(cause, errGone) {
 		_ = s.ws.CloseNow()
 		s.wire.shut(false)

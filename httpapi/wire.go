@@ -15,9 +15,7 @@ import (
 )
 
 const (
-	// The buffers of one connection. A signaling message mostly fits; longer ones are read and
-	// written past them. net/http would keep 4 KiB each for as long as the connection lives.
-	readBufferBytes  = 512
+	// The library's write buffer of one connection: as large as a control frame with its header.
 	writeBufferBytes = 128
 	// A control frame has at most 125 bytes (RFC 6455 section 5.5). The library gives one 5 s by
 	// cutting the connection; we are earlier, and can still say why.
@@ -32,7 +30,7 @@ const (
 // longAgo, as a deadline, ends what waits at once.
 var longAgo = time.Unix(1, 0)
 
-// errIdle ends a Read in which nothing has begun and nothing came for a while. The next Read goes on.
+// errIdle ends a Read in which nothing has begun and nothing is there. The next Read goes on.
 var errIdle = errors.New("nothing to read")
 
 // errSilent ends a connection whose peer did not answer a ping.
@@ -57,23 +55,24 @@ type wire struct {
 	wake   func() // says that there is something to flush; must not block
 	joined func() bool
 	fd     int  // of the Conn's socket, if parks
-	parks  bool // Read may end with errIdle
+	parks  bool // Read ends with errIdle rather than wait for a message to begin
 
 	// Owned by the reader.
-	reader    *bufio.Reader
-	early     []byte    // came in the same segment as the handshake
-	in        framing   // of what has arrived
-	heardAt   time.Time // the last byte
-	pingedAt  time.Time // zero = no ping is out
-	joinSince time.Time // the join timeout counts from here
-	awakeAt   time.Time // since when somebody reads
-	asleepAt  time.Time // when nobody did any more
-	patience  time.Duration
-	armed     time.Time // what the read deadline is set to, by the hub's clock
-	failed    error     // why Read failed
+	reader    bufio.Reader  // the library reads from it
+	buffer    *bufio.Reader // whose buffer reader has while awake; nil = asleep
+	early     []byte        // came in the same segment as the handshake
+	in        framing       // of what has arrived
+	heardAt   time.Time     // the last byte
+	pingedAt  time.Time     // zero = no ping is out
+	joinSince time.Time     // the join timeout counts from here
+	armed     time.Time     // what the read deadline is set to, by the hub's clock
+	drained   bool          // the last read took all there was; what came since wakes the reader again
+	overdue   error         // for which the next Read fails
+	failed    error         // why Read failed
 
 	writing   sync.Mutex // held for a copy, never during I/O
 	out       []byte     // written by the library, not yet sent
+	closed    bool       // a close frame was: no message may follow
 	gathering bool       // the writer is at it and will flush
 	direct    bool       // Write sends at once
 
@@ -96,45 +95,40 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	h.wire.start(conn, early)
-	return h.wire, bufio.NewReadWriter(h.wire.reader, bufio.NewWriterSize(h.wire, writeBufferBytes)), nil
+	return h.wire, bufio.NewReadWriter(&h.wire.reader, bufio.NewWriterSize(h.wire, writeBufferBytes)), nil
 }
 
 func (w *wire) start(conn net.Conn, early []byte) {
 	w.Conn = conn
-	w.reader = bufio.NewReaderSize(w, readBufferBytes)
 	w.early = append([]byte(nil), early...)
 	w.heardAt = w.now()
 	w.fd, w.parks = descriptor(conn)
-	w.patience = minPatience
 	w.startJoinTimeout()
+	w.awake()
 }
 
-// sleep gives back what a connection needs only while it is read, and returns when something is due
-// next.
-func (w *wire) sleep() time.Time {
-	*w.reader = bufio.Reader{}
-	w.asleepAt = w.now()
-	return time.Now().Add(w.next().Sub(w.asleepAt))
+// Buffers for reading belong to connections that are read at the moment. A signaling message mostly
+// fits; longer ones are read past them.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
+
+// sleep gives back what a connection needs only while it is read.
+func (w *wire) sleep() {
+	w.buffer.Reset(nil)
+	readers.Put(w.buffer)
+	w.reader, w.buffer = bufio.Reader{}, nil
 }
 
-// awake prepares for Read after a sleep.
+// awake prepares for Read.
 func (w *wire) awake() {
-	*w.reader = *bufio.NewReaderSize(w, readBufferBytes)
-	w.awakeAt = w.now()
-	switch {
-	case !w.awakeAt.Before(w.next()): // it is not the peer who woke us
-	case w.awakeAt.Sub(w.asleepAt) < maxPatience:
-		w.patience = min(2*w.patience, maxPatience)
-	default:
-		w.patience = minPatience
-	}
-	w.rearm()
+	w.buffer = readers.Get().(*bufio.Reader)
+	w.buffer.Reset(w)
+	w.reader = *w.buffer
+	w.drained = false
 }
 
 // startJoinTimeout starts the join timeout again, from the last byte that arrived.
 func (w *wire) startJoinTimeout() {
 	w.joinSince = w.heardAt
-	w.rearm()
 }
 
 // Read implements io.Reader. It fails with one of the package's or signaling's sentinels where it
@@ -147,7 +141,40 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 		return n, w.got(p[:n])
 	}
-	if by := w.wakeBy(); by.Before(w.armed) { // more is wanted than came at once, or a pong came
+	if err := w.overdue; err != nil {
+		w.overdue, w.failed = nil, err
+		return 0, err
+	}
+	if w.parks && !w.closing() {
+		if n, err := w.readNow(p); n > 0 || err != errIdle || w.idle() {
+			return n, err
+		}
+	}
+	return w.readLater(p)
+}
+
+// readNow reads what is there, and fails with errIdle where nothing is.
+func (w *wire) readNow(p []byte) (int, error) {
+	if w.drained {
+		return 0, errIdle
+	}
+	n, err := readNow(w.fd, p)
+	w.drained = n < len(p)
+	switch {
+	case n > 0:
+		return n, w.got(p[:n])
+	case err == nil:
+		err = io.EOF
+	case err == errIdle:
+		return 0, errIdle
+	}
+	w.failed = err
+	return 0, err
+}
+
+// readLater waits for something to read.
+func (w *wire) readLater(p []byte) (int, error) {
+	if w.armed.IsZero() || w.next().Before(w.armed) {
 		w.rearm()
 	}
 	for {
@@ -161,9 +188,7 @@ func (w *wire) Read(p []byte) (int, error) {
 				continue
 			}
 		}
-		if err != errIdle {
-			w.failed = err
-		}
+		w.failed = err
 		return 0, err
 	}
 }
@@ -193,24 +218,12 @@ func (w *wire) due(now time.Time) error {
 	} else if !now.Before(w.heardAt.Add(w.cfg.PingInterval)) {
 		w.pingedAt = now
 		w.ping()
-	} else if w.idle() && !now.Before(w.tiredAt()) {
-		return errIdle
 	}
 	return nil
 }
 
-// idle reports whether a Read waits for nothing that has begun, or was asked for.
-func (w *wire) idle() bool {
-	return w.parks && w.pingedAt.IsZero() && w.in.have == 0 && w.in.messageAt.IsZero()
-}
-
-// tiredAt is when an idle Read has waited for long enough.
-func (w *wire) tiredAt() time.Time {
-	if w.heardAt.After(w.awakeAt) {
-		return w.heardAt.Add(w.patience)
-	}
-	return w.awakeAt.Add(w.patience)
-}
+// idle reports whether nothing has begun.
+func (w *wire) idle() bool { return w.in.have == 0 && w.in.messageAt.IsZero() }
 
 // next is when something is due that the peer does not do.
 func (w *wire) next() time.Time {
@@ -227,18 +240,9 @@ func (w *wire) next() time.Time {
 	return next
 }
 
-// wakeBy is when a Read that waits must look at the time: when something is due, or to end as idle.
-func (w *wire) wakeBy() time.Time {
-	next := w.next()
-	if tired := w.tiredAt(); w.idle() && tired.Before(next) {
-		return tired
-	}
-	return next
-}
-
 // rearm sets the read deadline to what is due first.
 func (w *wire) rearm() {
-	w.armed = w.wakeBy()
+	w.armed = w.next()
 	left := w.armed.Sub(w.now())
 	w.deadlines.Lock()
 	defer w.deadlines.Unlock()
@@ -264,10 +268,11 @@ func (w *wire) messageBy() (by time.Time, ok bool) {
 func (w *wire) Write(p []byte) (int, error) {
 	w.writing.Lock()
 	w.out = append(w.out, p...)
+	w.closed = w.closed || p[0]&0xf == closeOpcode // the library writes a control frame at once
 	gathering, direct := w.gathering, w.direct
 	w.writing.Unlock()
 	if direct {
-		_, err := w.flush()
+		_, err := w.flush(nil)
 		return len(p), err
 	}
 	if !gathering {
@@ -283,18 +288,23 @@ func (w *wire) sendDirectly() {
 	w.direct = true
 }
 
-// gather keeps what is written from now on in buf, until flush, without a call of wake.
-func (w *wire) gather(buf []byte) {
+// gather moves what the library wrote to buf. What it writes from now on, until flush, wakes nobody.
+// closed: the client got, or gets with buf, a close frame.
+func (w *wire) gather(buf []byte) (_ []byte, closed bool) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	w.gathering, w.out = true, append(buf[:0], w.out...)
+	w.gathering = true
+	buf = append(buf, w.out...)
+	w.out = nil
+	return buf, w.closed
 }
 
-// flush sends what was written, with one system call, and returns the buffer that it was in. Only
-// one goroutine may call it at a time.
-func (w *wire) flush() (buf []byte, err error) {
+// flush sends buf and what the library wrote since gather, with one system call, and returns the
+// buffer. Only one goroutine may call it at a time.
+func (w *wire) flush(buf []byte) ([]byte, error) {
 	w.writing.Lock()
-	buf, w.out, w.gathering = w.out, nil, false
+	buf = append(buf, w.out...)
+	w.out, w.gathering = nil, false
 	w.writing.Unlock()
 	rest, err := w.send(buf)
 	if errors.Is(err, signaling.ErrTooSlow) { // a close frame must not get into the middle of another
@@ -307,6 +317,13 @@ func (w *wire) flush() (buf []byte, err error) {
 
 // send writes p within the write timeout. With an error it returns what was not sent.
 func (w *wire) send(p []byte) (rest []byte, err error) {
+	if w.parks && len(p) > 0 {
+		n, err := writeNow(w.fd, p)
+		if err != nil && err != errIdle {
+			return p, err
+		}
+		p = p[n:]
+	}
 	if len(p) == 0 {
 		return nil, nil
 	}

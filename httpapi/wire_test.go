@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"net"
@@ -115,7 +116,7 @@ func TestStallMovesEveryDeadline(t *testing.T) {
 				clock.stall(stall)
 			})
 			w.Write([]byte("nobody reads this"))
-			if _, err := w.flush(); !errors.Is(err, signaling.ErrTooSlow) {
+			if _, err := w.flush(nil); !errors.Is(err, signaling.ErrTooSlow) {
 				t.Errorf("ended with %v", err)
 			}
 			wantAfter(t, "end", start, time.Now(), stall+10*time.Second)
@@ -133,14 +134,14 @@ func TestWritesAreGathered(t *testing.T) {
 		wakes := 0
 		w.wake = func() { wakes++ }
 		w.Write([]byte("pong "))
-		w.gather(nil)
+		out, _ := w.gather(nil)
 		w.Write([]byte("one "))
 		w.Write([]byte("two"))
 		if wakes != 1 {
 			t.Errorf("%d wakes, want 1: for what came before the writer was at it", wakes)
 		}
 		var flushing sync.WaitGroup
-		flushing.Go(func() { w.flush() })
+		flushing.Go(func() { w.flush(out) })
 		synctest.Wait() // in the write
 		w.Write([]byte("late"))
 		if wakes != 2 {
@@ -150,7 +151,7 @@ func TestWritesAreGathered(t *testing.T) {
 		if n, _ := peer.Read(got); string(got[:n]) != "pong one two" {
 			t.Errorf("got %q", got[:n])
 		}
-		flushing.Go(func() { w.flush() })
+		flushing.Go(func() { w.flush(nil) })
 		if n, _ := peer.Read(got); string(got[:n]) != "late" {
 			t.Errorf("got %q", got[:n])
 		}
@@ -158,7 +159,64 @@ func TestWritesAreGathered(t *testing.T) {
 	})
 }
 
+// No message follows a close frame, neither the client's answered by the library nor our own.
+func TestNothingFollowsAClose(t *testing.T) {
+	w, peer, _ := wireUnderTest(new(stoppableClock), true)
+	defer peer.Close()
+	if _, closed := w.gather(nil); closed {
+		t.Error("closed before anything was written")
+	}
+	w.Write([]byte("\x8a\x00")) // a pong
+	if out, closed := w.gather(nil); closed || string(out) != "\x8a\x00" {
+		t.Errorf("gathered %x, closed %v", out, closed)
+	}
+	w.Write([]byte("\x88\x02\x03\xe8"))
+	if out, closed := w.gather(nil); !closed || string(out) != "\x88\x02\x03\xe8" {
+		t.Errorf("gathered %x, closed %v", out, closed)
+	}
+}
+
 // ---- framing
+
+// Frames written here are what the tests' own reader takes for them, and what wholeText takes, it takes
+// like the library: the rest stays as it was.
+func TestWholeFrames(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 8, 9, 125, 126, 127, 4000, 1<<16 - 1, 1 << 16, 1<<16 + 100} {
+		text := strings.Repeat("0123456789", n/10+1)[:n]
+		f, err := readFrame(bufio.NewReader(bytes.NewReader(appendFrame(nil, []byte(text)))))
+		if err != nil || f.op != opText || string(f.payload) != text {
+			t.Errorf("wrote a frame of %d bytes: %x, %d bytes, %v", n, f.op, len(f.payload), err)
+		}
+		r := bufio.NewReaderSize(bytes.NewReader(append(textFrame(text), "next"...)), 8192)
+		r.Peek(1)
+		frame, data := wholeText(r, 4000)
+		if taken := frame > 0; taken != (n <= 4000) {
+			t.Errorf("%d bytes: taken %v", n, taken)
+		} else if taken {
+			r.Discard(frame)
+			rest, _ := r.Peek(4)
+			if string(data) != text || string(rest) != "next" {
+				t.Errorf("read a frame of %d bytes: got %d, then %q", n, len(data), rest)
+			}
+		}
+	}
+	whole := textFrame(`{"type":"message","data":"` + strings.Repeat("x", 200) + `"}`)
+	for _, f := range [][]byte{
+		nil, whole[:1], whole[:2], whole[:4], whole[:7], whole[:len(whole)-1],
+		makeFrame(opText, "first fragment"), makeFrame(final|opContinuation, "last"),
+		makeFrame(final|opBinary, "binary"), makeFrame(final|0x40|opText, "reserved bit"),
+		makeFrame(final|opPing, "ping"), closeFrame(1000, ""), {final | opText, 2, '{', '}', ' ', ' ', ' ', ' '},
+	} {
+		r := bufio.NewReaderSize(bytes.NewReader(f), 8192)
+		r.Peek(1)
+		if frame, _ := wholeText(r, 4000); frame != 0 {
+			t.Errorf("took %x", f)
+		}
+		if got, _ := r.Peek(len(f)); !bytes.Equal(got, f) {
+			t.Errorf("%x became %x", f, got)
+		}
+	}
+}
 
 func TestFramingKnowsWhatIsOpen(t *testing.T) {
 	const none, message, control = 0, 1, 2
