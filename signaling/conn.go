@@ -89,6 +89,8 @@ func (c *Conn) Receive(ctx context.Context, data []byte) error {
 		c.leave(&m)
 	case KindAck:
 		c.room.post(acknowledge{c.seat, c.gen, m.Received})
+	case KindReport:
+		c.hub.metrics.reported(m.Report)
 	default:
 		c.relay(&m, now)
 	}
@@ -136,12 +138,15 @@ func (c *Conn) join(ctx context.Context, m Message) error {
 	if m.Session != "" {
 		cmd.key = hashSession(m.Session)
 	}
+	began := time.Now()
+	cmd.grant, cmd.denied = c.hub.authorize(ctx, &m)
 	room, rep := c.hub.enter(ctx, cmd, reply)
 	if rep.err != nil {
 		rep.err.kind, rep.err.seq = "join", m.Seq
 		return c.refuse(KindJoin, rep.err)
 	}
 	c.room, c.seat, c.gen = room, rep.seat, rep.gen
+	c.hub.metrics.joined.Observe(time.Since(began).Seconds())
 	if m.Received > 0 || m.Attempt > 0 {
 		c.bonus = resumeBonus // for what the client sends again
 	}

@@ -94,8 +94,8 @@ func errorEnvelope(r *refusal) []byte {
 }
 
 // joinedEnvelope tells s where it sits and with whom; it is complete and never counted.
-func (r *Room) joinedEnvelope(s *seat, resumed bool) []byte {
-	b := make([]byte, 0, 256+len(r.hub.cfg.ICEServers))
+func (r *Room) joinedEnvelope(s *seat, resumed bool, iceServers []byte) []byte {
+	b := make([]byte, 0, 256+len(iceServers))
 	b = appendString(b, `{"type":"joined","room":`, string(r.ID))
 	b = append(b, `,"id":"`...)
 	b = append(b, s.id...)
@@ -126,10 +126,17 @@ func (r *Room) joinedEnvelope(s *seat, resumed bool) []byte {
 	}
 	b = strconv.AppendFloat(b, grace.Seconds(), 'f', -1, 64)
 	b = append(b, `,"iceServers":`...)
-	if len(r.hub.cfg.ICEServers) == 0 {
-		b = append(b, "[]"...)
-	} else {
-		b = append(b, r.hub.cfg.ICEServers...)
+	return append(appendICEServers(b, iceServers), '}')
+}
+
+// iceServersEnvelope renews what joined said.
+func iceServersEnvelope(servers []byte) []byte {
+	return appendICEServers([]byte(`{"type":"ice-servers","iceServers":`), servers)
+}
+
+func appendICEServers(b, servers []byte) []byte {
+	if len(servers) == 0 {
+		return append(b, "[]"...)
 	}
-	return append(b, '}')
+	return append(b, servers...)
 }

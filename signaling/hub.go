@@ -21,6 +21,7 @@ type Config struct {
 	MessageBurst    int           // how many may come at once
 	MaxMessageBytes int           // of one message
 	ICEServers      []byte        // JSON array that joined carries as iceServers; nil = []
+	Policy          Policy
 }
 
 // A Hub knows the rooms of this process. It owns nothing of what is in them.
@@ -114,6 +115,10 @@ func (h *Hub) submit(c join, epoch uint64) (*Room, *refusal) {
 				return r, nil
 			}
 			continue
+		}
+		if c.denied != nil {
+			h.mu.Unlock()
+			return nil, c.denied
 		}
 		if h.closed {
 			h.mu.Unlock()

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,10 +31,11 @@ const (
 	KindLeave
 	KindAck
 	KindPing
+	KindReport
 	numKinds
 )
 
-var kindNames = [numKinds]string{"unknown", "join", "offer", "answer", "candidate", "message", "leave", "ack", "ping"}
+var kindNames = [numKinds]string{"unknown", "join", "offer", "answer", "candidate", "message", "leave", "ack", "ping", "report"}
 
 // String returns the type's name on the wire.
 func (k Kind) String() string { return kindNames[k] }
@@ -84,12 +87,29 @@ type Message struct {
 	Replaces string // "" = none
 	Attempt  uint64
 	Since    uint64 // 0 = not said
+	// Of a report only.
+	Report Report
 }
+
+// A Report is what a client says of its peer connection (section 4.4): no addresses, no descriptions.
+type Report struct {
+	State string        // one of reportStates
+	Path  string        // one of reportPaths; "" = not said
+	After time.Duration // from the answer until then, at most maxReportAfter; 0 = not said
+}
+
+var (
+	reportStates = []string{"connected", "disconnected", "failed"}
+	reportPaths  = []string{"direct", "relay"}
+)
+
+const maxReportAfter = 10 * time.Minute
 
 // members are the values of an envelope as they stand in it, nil where the member is absent.
 type members struct {
 	typ, to, seq, received, sdp, candidate, data                   []byte
 	room, name, token, session, replaces, attempt, since, leftover []byte
+	state, path, after                                             []byte
 }
 
 func (m *members) named(quoted []byte) *[]byte {
@@ -122,6 +142,12 @@ func (m *members) named(quoted []byte) *[]byte {
 		return &m.attempt
 	case `"since"`:
 		return &m.since
+	case `"state"`:
+		return &m.state
+	case `"path"`:
+		return &m.path
+	case `"after"`:
+		return &m.after
 	}
 	return &m.leftover // unknown members are ignored
 }
@@ -270,6 +296,8 @@ func (m *Message) fill(v *members) string {
 		if m.Received, ok = integer(v.received); !ok || v.received == nil {
 			return "ack needs received: the seq of the last message that was handled"
 		}
+	case KindReport:
+		return m.fillReport(v)
 	case KindOffer, KindAnswer:
 		if len(v.sdp) <= len(`""`) || v.sdp[0] != '"' {
 			return m.Kind.String() + ` needs sdp: the description's text, as in JSON.stringify(pc.localDescription)`
@@ -327,6 +355,22 @@ func (m *Message) fillJoin(v *members) string {
 	if m.Received, ok = integer(v.received); !ok {
 		return "received must be a whole number: the seq of the last message that was handled"
 	}
+	return ""
+}
+
+func (m *Message) fillReport(v *members) string {
+	var ok bool
+	if m.Report.State, ok = unquote(v.state); !ok || !slices.Contains(reportStates, m.Report.State) {
+		return "report needs state: connected, disconnected or failed"
+	}
+	if m.Report.Path, ok = optional(v.path); !ok || v.path != nil && !slices.Contains(reportPaths, m.Report.Path) {
+		return "path must be direct or relay"
+	}
+	after, ok := integer(v.after)
+	if !ok || after > uint64(maxReportAfter.Milliseconds()) {
+		return fmt.Sprintf("after must be whole milliseconds, at most %d", maxReportAfter.Milliseconds())
+	}
+	m.Report.After = time.Duration(after) * time.Millisecond
 	return ""
 }
 

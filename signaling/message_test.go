@@ -141,6 +141,9 @@ func reencode(m *Message) []byte {
 	str("session", m.Session)
 	str("replaces", m.Replaces)
 	str("to", string(m.To))
+	str("state", m.Report.State)
+	str("path", m.Report.Path)
+	num("after", uint64(m.Report.After.Milliseconds()))
 	num("attempt", m.Attempt)
 	num("since", m.Since)
 	num("seq", m.Seq)
@@ -240,7 +243,7 @@ func TestScanTakesWhatIsCommon(t *testing.T) {
 
 func equalMessages(a, b *Message) bool {
 	return a.Kind == b.Kind && a.To == b.To && a.Seq == b.Seq && a.Received == b.Received && a.Room == b.Room &&
-		a.Name == b.Name && a.Token == b.Token && a.Session == b.Session && a.Replaces == b.Replaces && a.Attempt == b.Attempt && a.Since == b.Since
+		a.Name == b.Name && a.Token == b.Token && a.Session == b.Session && a.Replaces == b.Replaces && a.Attempt == b.Attempt && a.Since == b.Since && a.Report == b.Report
 }
 
 const benchCandidate = `{"type":"candidate","candidate":{"candidate":"candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 10.0.17.1 rport 50000 generation 0 ufrag EsAw network-cost 999","sdpMid":"0","sdpMLineIndex":0,"usernameFragment":"EsAw"}}`
@@ -281,7 +284,7 @@ func BenchmarkEncode(b *testing.B) {
 		name   string
 		encode func()
 	}{
-		{"joined", func() { room.joinedEnvelope(s, true) }},
+		{"joined", func() { room.joinedEnvelope(s, true, nil) }},
 		{"peer-joined", func() { peerEnvelope("peer-joined", id, "Ada") }},
 		{"peer-left", func() { peerLeftEnvelope(id, ReasonLeft) }},
 		{"left", func() { leftEnvelope("demo") }},

@@ -4,14 +4,18 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics of the package. Labels come from small sets, never from clients.
 type metrics struct {
-	rooms     prometheus.Gauge
-	connected prometheus.Gauge
-	away      prometheus.Gauge
-	received  [numKinds]prometheus.Counter
-	errors    map[error]prometheus.Counter
-	resumes   *prometheus.CounterVec
-	panics    *prometheus.CounterVec
-	latency   prometheus.Histogram
+	rooms      prometheus.Gauge
+	connected  prometheus.Gauge
+	away       prometheus.Gauge
+	received   [numKinds]prometheus.Counter
+	errors     map[error]prometheus.Counter
+	resumes    *prometheus.CounterVec
+	panics     *prometheus.CounterVec
+	latency    prometheus.Histogram
+	joined     prometheus.Histogram
+	answered   prometheus.Histogram
+	reports    *prometheus.CounterVec
+	connecting *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer, h *Hub) *metrics {
@@ -36,6 +40,15 @@ func newMetrics(reg prometheus.Registerer, h *Hub) *metrics {
 			Help:    "From a relayed message read to the same message written, of those not kept for an away seat; sampled.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 16)}),
 	}
+	people := prometheus.ExponentialBuckets(5e-3, 2, 14) // 5 ms to 41 s: what people wait for
+	m.joined = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "duet_join_seconds", Help: "From a join read to its joined.", Buckets: prometheus.ExponentialBuckets(25e-6, 4, 11)})
+	m.answered = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "duet_answer_seconds", Help: "From an offer relayed to the answer to it.", Buckets: people})
+	m.reports = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "duet_reports_total", Help: "Peer connections as clients report them, by state and path (direct, relay, unknown)."}, []string{"state", "path"})
+	m.connecting = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "duet_connect_seconds", Help: "From the answer to connected, as clients report it, by path.", Buckets: people}, []string{"path"})
 	for k := range m.received {
 		m.received[k] = messages.WithLabelValues(Kind(k).String())
 	}
@@ -47,7 +60,7 @@ func newMetrics(reg prometheus.Registerer, h *Hub) *metrics {
 	for _, outcome := range []string{"resumed", "new", "stale-attempt", "out-of-sync"} {
 		m.resumes.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.rooms, seats, messages, errs, m.resumes, m.panics, m.latency,
+	reg.MustRegister(m.rooms, seats, messages, errs, m.resumes, m.panics, m.latency, m.joined, m.answered, m.reports, m.connecting,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "duet_ring_bytes", Help: "Bytes of messages that wait for delivery or acknowledgement in all rings."},
 			func() float64 { return float64(h.waiting.Load()) }))
@@ -71,5 +84,17 @@ func (m *metrics) seatFreed(away bool) {
 		m.away.Dec()
 	} else {
 		m.connected.Dec()
+	}
+}
+
+// reported books what a client says of its peer connection. Its words are from small sets.
+func (m *metrics) reported(r Report) {
+	path := r.Path
+	if path == "" {
+		path = "unknown"
+	}
+	m.reports.WithLabelValues(r.State, path).Inc()
+	if r.State == "connected" && r.After > 0 {
+		m.connecting.WithLabelValues(path).Observe(r.After.Seconds())
 	}
 }

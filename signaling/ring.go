@@ -16,6 +16,8 @@ const (
 	errorBytes      = 64 << 10
 	reserveMessages = 64
 	reserveBytes    = 32 << 10
+	noticeMessages  = 64
+	noticeBytes     = 64 << 10
 )
 
 // idleItems is how many places an empty ring keeps for what comes next.
@@ -23,9 +25,10 @@ const idleItems = 8
 
 // Slots that no seat has.
 const (
-	nobody   int8 = -1              // of a sender that has left
-	ownEvent int8 = MaxCapacity     // what the room itself says
-	ownError int8 = MaxCapacity + 1 // what it answers to a message it refused
+	nobody    int8 = -1              // of a sender that has left
+	ownEvent  int8 = MaxCapacity     // what the room itself says
+	ownError  int8 = MaxCapacity + 1 // what it answers to a message it refused
+	ownNotice int8 = MaxCapacity + 2 // what the operator says
 )
 
 // A ring holds what one seat is still to get: it is the send queue of the seat's connection and,
@@ -48,7 +51,7 @@ type ring struct {
 	off                      int
 	acked, sent, given, head uint64
 	relayed                  usage
-	by                       [MaxCapacity + 2]usage // by slot
+	by                       [MaxCapacity + 3]usage // by slot
 	ack                      uint64                 // to be said to the client
 	ackDue                   bool
 	lastError                uint64 // number of the last answer to a refused message
@@ -103,6 +106,11 @@ func (r *ring) pushEvent(envelope []byte) bool {
 // it: what a client is told was handled, it knows how.
 func (r *ring) pushError(envelope []byte) bool {
 	return r.pushOwn(envelope, ownError, usage{errorMessages, errorBytes})
+}
+
+// pushNotice adds what the operator says; false where too much of that waits already.
+func (r *ring) pushNotice(envelope []byte) bool {
+	return r.pushOwn(envelope, ownNotice, usage{noticeMessages, noticeBytes})
 }
 
 // pushLast adds the answer to leave. It always fits: nothing comes after it.

@@ -22,15 +22,17 @@ const inboxCommands = 8
 // nobody speaks costs no stack. A room begins with its first seat and ends with its last.
 type Room struct {
 	// Static after construction.
-	ID    RoomID
-	hub   *Hub
-	epoch uint64
-	inbox chan command
-	done  chan struct{} // closed when the room has ended: no command is handled any more
+	ID       RoomID
+	hub      *Hub
+	epoch    uint64
+	inbox    chan command
+	done     chan struct{} // closed when the room has ended: no command is handled any more
+	openedAt time.Time
 
 	running atomic.Bool // the goroutine lives, or is about to
 
 	// Owned by the goroutine.
+	opened  bool    // somebody has had a seat
 	seats   []*seat // earliest first
 	timer   *time.Timer
 	timerAt time.Time // when timer fires; zero = not set
@@ -40,7 +42,7 @@ type Room struct {
 type command interface{ apply(*Room) }
 
 func newRoom(id RoomID, hub *Hub, epoch uint64) *Room {
-	return &Room{ID: id, hub: hub, epoch: epoch,
+	return &Room{ID: id, hub: hub, epoch: epoch, openedAt: time.Now(),
 		inbox: make(chan command, inboxCommands), done: make(chan struct{})}
 }
 
@@ -86,6 +88,9 @@ func (r *Room) run() {
 
 // ended books the room out.
 func (r *Room) ended() {
+	if r.opened {
+		r.tell("room-closed", nil, "")
+	}
 	if r.timer != nil {
 		r.timer.Stop()
 	}
@@ -121,10 +126,12 @@ func (r *Room) endAll(cause error) {
 
 // A join asks for a seat: a new one, or one's own again.
 type join struct {
-	msg   *Message
-	key   sessionHash // of msg.Session
-	out   Outlet
-	reply chan<- joinReply // buffered: the room never waits for its caller
+	msg    *Message
+	key    sessionHash // of msg.Session
+	grant  Grant
+	denied *refusal // why the client may not take a new seat; nil = it may
+	out    Outlet
+	reply  chan<- joinReply // buffered: the room never waits for its caller
 }
 
 type joinReply struct {
@@ -145,7 +152,9 @@ func (c join) apply(r *Room) {
 	s.out = c.out
 	s.ring.attach(s.gen)
 	s.attachedAt, s.back, s.progressed = r.hub.clock.Now(), s.gen > 1, false
-	c.out.Attach(r.joinedEnvelope(s, resumed), Feed{s.ring, s.gen})
+	var servers []byte
+	servers, s.renewAt = r.mintICE(s)
+	c.out.Attach(r.joinedEnvelope(s, resumed, servers), Feed{s.ring, s.gen})
 	c.reply <- joinReply{seat: s, gen: s.gen}
 }
 
@@ -207,13 +216,14 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 	if !known || c.msg.Since == 0 {
 		s.since = c.msg.Attempt
 	}
-	if c.msg.Name != "" {
-		s.name = c.msg.Name
+	if name := c.name(); name != "" {
+		s.name = name
 	}
 	s.owed, s.ackAt = 0, time.Time{} // joined says it
 	if wasAway {
 		s.awayUntil = time.Time{}
 		r.hub.metrics.seatBack()
+		r.tell("back", s, "")
 		r.sayToOthers(s, peerEnvelope("peer-back", s.id, ""))
 	}
 	if known {
@@ -225,22 +235,34 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 }
 
 func (r *Room) seatNew(c join) (*seat, *refusal) {
-	if len(r.seats) >= r.hub.cfg.RoomCapacity {
+	if c.denied != nil {
+		return nil, c.denied
+	}
+	capacity := r.hub.cfg.RoomCapacity
+	if c.grant.Capacity > 0 {
+		capacity = min(c.grant.Capacity, MaxCapacity)
+	}
+	if len(r.seats) >= capacity {
 		return nil, r.full()
 	}
 	if c.msg.Received > 0 || c.msg.Attempt > 1 {
 		r.hub.metrics.resume("new")
 	}
-	s := &seat{name: c.msg.Name, slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
+	s := &seat{name: c.name(), slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
 	if c.msg.Session != "" {
 		s.session, s.key, s.id = true, c.key, c.key.peerID()
 	} else {
 		s.id = randomPeerID()
 	}
-	s.ring = newRing(r.hub.cfg.RoomCapacity, !s.session, &r.hub.waiting)
+	s.ring = newRing(max(capacity, r.hub.cfg.RoomCapacity), !s.session, &r.hub.waiting)
 	r.sayToOthers(s, peerEnvelope("peer-joined", s.id, s.name))
 	r.seats = append(r.seats, s)
 	r.hub.metrics.seatTaken()
+	if !r.opened {
+		r.opened = true
+		r.tell("room-opened", nil, "")
+	}
+	r.tell("joined", s, "")
 	return s, nil
 }
 
@@ -262,7 +284,7 @@ func (r *Room) replace(session string) {
 // full says when it may be worth to try again: when the first away seat's grace is over.
 func (r *Room) full() *refusal {
 	refused := &refusal{err: ErrRoomFull,
-		text: fmt.Sprintf("the room is full: it has %d seats, all taken", r.hub.cfg.RoomCapacity)}
+		text: fmt.Sprintf("the room is full: its %d seats are taken", len(r.seats))}
 	var first time.Time
 	for _, s := range r.seats {
 		if s.away() && (first.IsZero() || s.awayUntil.Before(first)) {
@@ -275,6 +297,29 @@ func (r *Room) full() *refusal {
 		refused.text += "; one may come free soon, because its peer lost the connection"
 	}
 	return refused
+}
+
+// name is what the client is called: by the grant, else by itself.
+func (c join) name() string {
+	if c.grant.Name != "" {
+		return c.grant.Name
+	}
+	return c.msg.Name
+}
+
+// mintICE makes the ICE servers that s is told of, and says when they are to be renewed: when half of
+// the time is over for which their credentials hold; zero = never.
+func (r *Room) mintICE(s *seat) (servers []byte, renewAt time.Time) {
+	mint := r.hub.cfg.Policy.ICEServers
+	if mint == nil {
+		return r.hub.cfg.ICEServers, time.Time{}
+	}
+	servers, lifetime := mint(s.id)
+	if lifetime > 0 {
+		renewAt = r.hub.clock.Now().Add(lifetime / 2)
+		r.wakeAt(renewAt)
+	}
+	return servers, renewAt
 }
 
 // ---- relay
@@ -326,6 +371,13 @@ func (r *Room) relay(c *relay) *refusal {
 		}
 		s.ring.pushRelayed(item{envelope: c.envelope, slot: c.seat.slot, at: c.at})
 		s.wake()
+		if c.kind == KindAnswer && !s.offeredAt.IsZero() {
+			r.hub.metrics.answered.Observe(time.Since(s.offeredAt).Seconds())
+			s.offeredAt = time.Time{}
+		}
+	}
+	if c.kind == KindOffer {
+		c.seat.offeredAt = time.Now()
 	}
 	return nil
 }
@@ -352,6 +404,7 @@ func (c refused) apply(r *Room) {
 
 func (r *Room) refuse(s *seat, err *refusal) {
 	r.hub.metrics.refused(err.err)
+	r.tell("error", s, FailureOf(err.err).Code)
 	s.answer(errorEnvelope(err))
 }
 
@@ -477,6 +530,7 @@ func (c lost) apply(r *Room) {
 		s.owed, s.ackAt = 0, time.Time{}
 		r.wakeAt(s.awayUntil)
 		r.hub.metrics.seatAway()
+		r.tell("away", s, "")
 		r.sayToOthers(s, peerEnvelope("peer-away", s.id, ""))
 	}
 }
@@ -518,6 +572,11 @@ func (r *Room) tick(now time.Time) {
 		if !s.ackAt.IsZero() && !now.Before(s.ackAt) {
 			r.sayAck(s)
 		}
+		if !s.away() && !s.renewAt.IsZero() && !now.Before(s.renewAt) {
+			var servers []byte
+			servers, s.renewAt = r.mintICE(s)
+			s.say(iceServersEnvelope(servers))
+		}
 	}
 	for _, s := range r.seats {
 		if s.away() {
@@ -525,6 +584,9 @@ func (r *Room) tick(now time.Time) {
 		}
 		if !s.ackAt.IsZero() {
 			r.wakeAt(s.ackAt)
+		}
+		if !s.away() && !s.renewAt.IsZero() {
+			r.wakeAt(s.renewAt)
 		}
 	}
 }
@@ -553,6 +615,7 @@ func (r *Room) remove(s *seat, reason Reason) {
 	}
 	r.seats = slices.Delete(r.seats, i, i+1)
 	r.retire(s)
+	r.tell("left", s, string(reason))
 	for _, other := range r.seats {
 		other.ring.disown(s.slot)
 		other.say(peerLeftEnvelope(s.id, reason))

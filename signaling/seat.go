@@ -76,6 +76,8 @@ type seat struct {
 	ackAt    time.Time // when that is to be said; zero = nothing owed
 
 	awayUntil time.Time // zero = connected
+	renewAt   time.Time // when it is told new ICE servers; zero = never
+	offeredAt time.Time // its last offer that was not answered yet
 
 	// The no-progress backstop (section 5).
 	attachedAt time.Time

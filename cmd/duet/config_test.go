@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"duet/signaling"
 )
 
 func TestDefaults(t *testing.T) {
@@ -47,8 +49,8 @@ func TestSettingsReachTheirPackages(t *testing.T) {
 		`{"urls":["turn:t.example?transport=tcp","turns:t.example:5349"],"username":"u","credential":"c"}]`; got != want {
 		t.Errorf("ICE servers: %s\nwant %s", got, want)
 	}
-	hub.ICEServers = nil
-	if got, want := fmt.Sprintf("%+v", hub), "{RoomCapacity:8 MaxRooms:7 Grace:1.5s MessageRate:11 MessageBurst:12 MaxMessageBytes:4096 ICEServers:[]}"; got != want {
+	hub.ICEServers, hub.Policy = nil, signaling.Policy{}
+	if got, want := fmt.Sprintf("%+v", hub), "{RoomCapacity:8 MaxRooms:7 Grace:1.5s MessageRate:11 MessageBurst:12 MaxMessageBytes:4096 ICEServers:[] Policy:{Authorize:<nil> ICEServers:<nil> Events:<nil>}}"; got != want {
 		t.Errorf("signaling:\n%s\nwant\n%s", got, want)
 	}
 }
