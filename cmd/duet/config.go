@@ -60,6 +60,7 @@ type config struct {
 func parseConfig(environ []string, descriptors int) (config, error) {
 	var c config
 	variables := ownVariables(environ)
+	faults := readSecretFiles(variables, c.settings())
 	unparsed := make(map[string]error) // by field
 	if err := env.ParseWithOptions(&c, env.Options{Environment: variables}); err != nil {
 		var all env.AggregateError
@@ -74,7 +75,6 @@ func parseConfig(environ []string, descriptors int) (config, error) {
 			unparsed[one.Name] = one.Err
 		}
 	}
-	var faults []error
 	for _, s := range c.settings() {
 		if err := s.check(unparsed[s.field]); err != nil {
 			faults = append(faults, s.fault(variables[s.name], err))
@@ -218,14 +218,19 @@ func usage() string {
 	b.WriteString("duet: WebRTC signaling server with its own page\n\n" +
 		"usage: duet [-h | -version]\n\n" +
 		"It is set up by environment variables (default in the second column, - = unset).\n" +
-		"An empty variable counts as unset. Durations are written 500ms, 30s, 2m.\n\n")
+		"An empty variable counts as unset. Durations are written 500ms, 30s, 2m.\n" +
+		"A secret (marked *) may also come from a file: its variable with _FILE behind it names the path.\n\n")
 	settings := new(config).settings()
 	var name, standard int // column widths
 	for _, s := range settings {
 		name, standard = max(name, len(s.name)), max(standard, len(s.standard))
 	}
 	for _, s := range settings {
-		fmt.Fprintf(&b, "%-*s  %-*s  %s\n", name, s.name, standard, orDash(s.standard), s.desc+s.bounds())
+		mark := ""
+		if s.secret {
+			mark = "* "
+		}
+		fmt.Fprintf(&b, "%-*s  %-*s  %s\n", name, s.name, standard, orDash(s.standard), mark+s.desc+s.bounds())
 	}
 	return b.String()
 }
@@ -270,6 +275,9 @@ func unknownSettings(environ []string) map[string]string {
 	known := make(map[string]bool)
 	for _, s := range new(config).settings() {
 		known[s.name] = true
+		if s.secret {
+			known[s.name+fileSuffix] = true
+		}
 	}
 	unknown := make(map[string]string)
 	for name := range ownVariables(environ) {
