@@ -11,10 +11,12 @@ GOFILES        = $(shell find cmd httpapi signaling static -name '*.go' -not -pa
 JS            := static/test
 NODE_STAMP    := $(JS)/node_modules/.package-lock.json
 FIND_CHROMIUM = for c in "$$CHROMIUM" chromium chromium-browser google-chrome; do command -v "$$c" && break; done
+FIND_FIREFOX  = for c in "$$FIREFOX" firefox-esr firefox; do command -v "$$c" && break; done
+TABLE         ?= bin/browser-tests.md
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench model mutants storm soak docker clean need-cc need-node need-chromium
+.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench model mutants storm soak docker clean screenshots need-cc need-node need-chromium need-firefox
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +39,9 @@ test-js: $(NODE_STAMP) ## types and unit tests of the page's modules
 	npm --prefix $(JS) run --silent check
 	npm --prefix $(JS) run --silent unit
 
-test-browser: $(NODE_STAMP) need-chromium build ## calls between real browsers on the real server
-	CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet npm --prefix $(JS) run --silent browser
+test-browser: $(NODE_STAMP) need-chromium need-firefox build ## calls between real browsers on the real server; writes TABLE (bin/browser-tests.md)
+	CHROMIUM="$$($(FIND_CHROMIUM))" FIREFOX="$$($(FIND_FIREFOX))" DUET_BIN=$(CURDIR)/bin/duet TABLE=$(abspath $(TABLE)) \
+		npm --prefix $(JS) run --silent browser
 
 lint: vet $(NODE_STAMP) ## gofmt, vet, staticcheck, govulncheck, tsc
 	@unformatted=$$(gofmt -l $(GOFILES)); test -z "$$unformatted" || { echo "not gofmt'd (make fmt):" $$unformatted; exit 1; }
@@ -79,6 +82,9 @@ storm: ## 1,000 rooms kicked 20,000 times and more, 5,000 clients through a rest
 soak: ## rooms come and go, faults included, for SOAK (10m): what grows?
 	go run ./cmd/duet-storm soak -for $(SOAK)
 
+screenshots: $(NODE_STAMP) need-chromium build ## pictures of every state of the page into bin/screenshots, the README's into docs
+	CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet npm --prefix $(JS) run --silent screenshots
+
 docker: ## build the container image duet
 	docker build --build-arg VERSION=$(VERSION) -t duet .
 
@@ -95,10 +101,18 @@ $(NODE_STAMP): $(JS)/package.json $(JS)/package-lock.json | need-node
 	npm --prefix $(JS) ci --no-audit --no-fund
 	@touch $@
 
-# A browser that is there is taken, CHROMIUM=/path first; else Debian's is installed, as root or through sudo.
-need-chromium:
-	@if $(FIND_CHROMIUM) >/dev/null; then exit 0; fi; \
+# A browser that is there is taken, CHROMIUM=/path and FIREFOX=/path first; else Debian's is installed, as
+# root or through sudo. Without Chromium there are no browser tests; without Firefox its rows are skipped.
+define INSTALL
 	sudo=; test "$$(id -u)" = 0 || sudo='sudo -n'; \
-	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
-		$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; \
-	else echo "The browser tests need Chromium: install it (on Debian: apt-get install chromium) or say where it is: CHROMIUM=/path"; exit 1; fi
+	command -v apt-get >/dev/null && $$sudo true 2>/dev/null && \
+	$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
+endef
+
+need-chromium:
+	@$(FIND_CHROMIUM) >/dev/null || { $(INSTALL) chromium; } || { \
+		echo "The browser tests need Chromium: install it (on Debian: apt-get install chromium) or say where it is: CHROMIUM=/path"; exit 1; }
+
+need-firefox:
+	@$(FIND_FIREFOX) >/dev/null || { $(INSTALL) firefox-esr; } || \
+		echo "Firefox is not here: its rows are skipped. Install it (on Debian: apt-get install firefox-esr) or say where it is: FIREFOX=/path"

@@ -8,12 +8,17 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 )
 
 // assets serves the page's files from memory. Each has a strong ETag made from its content and is
 // checked again on each use ("no-cache"), so a new server means a new page at once and an old one costs
 // a 304. What is not a file is a 404: directories are not listed.
+//
+// The library, everything under js/, is for pages of any origin: a module is fetched with CORS, and a
+// page that isolates itself (COEP) takes even a plain script only from who agrees. Whose page may open
+// a WebSocket here is another question (originPolicy).
 type assets struct {
 	files map[string]*asset // by path without a leading slash; "" is index.html
 }
@@ -32,8 +37,10 @@ var contentTypes = map[string]string{
 	".ico":         "image/x-icon",
 	".js":          "text/javascript; charset=utf-8",
 	".json":        "application/json",
+	".md":          "text/markdown; charset=utf-8",
 	".png":         "image/png",
 	".svg":         "image/svg+xml",
+	".ts":          "application/typescript", // declarations of the library's types
 	".webmanifest": "application/manifest+json",
 }
 
@@ -81,5 +88,9 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", file.contentType)
 	h.Set("Etag", file.etag)
 	h.Set("Cache-Control", "no-cache")
+	if strings.HasPrefix(r.URL.Path, "js/") {
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body)) // HEAD, If-None-Match, Range
 }

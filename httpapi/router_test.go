@@ -162,6 +162,31 @@ func TestPageIsConfined(t *testing.T) {
 	}
 }
 
+func TestLibraryIsForPagesOfAnyOrigin(t *testing.T) {
+	h := newTestAPI(t, func(c *Config) { c.BasePath = "/duet" }).Handler()
+	etag := ask(h, "GET", "/duet/js/main.js").Header().Get("Etag")
+	for _, tt := range []struct {
+		target        string
+		headers       []string
+		allow, policy string
+	}{
+		{"/duet/js/main.js", nil, "*", "cross-origin"},
+		{"/duet/js/main.js", []string{"Origin", "https://tutorial.example"}, "*", "cross-origin"},
+		{"/duet/js/main.js", []string{"Origin", "https://tutorial.example", "If-None-Match", etag}, "*", "cross-origin"},
+		{"/duet/", nil, "", ""},
+		{"/duet/app.css", nil, "", ""},
+		{"/duet/ws", nil, "", ""},
+	} {
+		header := ask(h, "GET", tt.target, tt.headers...).Header()
+		if got := header.Get("Access-Control-Allow-Origin"); got != tt.allow {
+			t.Errorf("%s %q: Access-Control-Allow-Origin %q, want %q", tt.target, tt.headers, got, tt.allow)
+		}
+		if got := header.Get("Cross-Origin-Resource-Policy"); got != tt.policy {
+			t.Errorf("%s %q: Cross-Origin-Resource-Policy %q, want %q", tt.target, tt.headers, got, tt.policy)
+		}
+	}
+}
+
 func TestPlainGetOfTheWebSocketIsExplained(t *testing.T) {
 	h := newTestAPI(t, nil).Handler()
 	for _, tt := range []struct {

@@ -5,5 +5,5 @@ import "embed"
 
 // Files is what ships: the page, its styles and its modules. Tests do not ship.
 //
-//go:embed index.html app.css js protocol.json
+//go:embed index.html *.css js protocol.json
 var Files embed.FS

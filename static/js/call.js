@@ -1,25 +1,23 @@
 // @ts-check
-/** One call with one remote peer: one RTCPeerConnection for as long as the peer keeps its id. */
-import { dtlsRole, ufragOf, ufrags, withDtlsRole } from './sdp.js'
+/** One call with one remote peer, for as long as the peer keeps its id. */
+import { CallFiles } from './files.js'
+import { nextTick, startRecovery, step } from './recovery.js'
+import { dtlsRole, fingerprintOf, ufragOf, ufrags, withDtlsRole } from './sdp.js'
 import { realClock, Timers } from './timers.js'
 
 /** @import { CandidateMessage, DescriptionMessage, OutMessage } from './protocol.js' */
+/** @import { RecoveryAction, RecoveryEvent } from './recovery.js' */
 /** @import { Clock } from './timers.js' */
 
 /** The older side of a call holds its own first offer this long, to let the newcomer's come first. */
 const HOLD = 3_000
-/** Not connected this long after the start: the state says so. It is still tried. */
-const START = 15_000
-/** `disconnected` often heals by itself; after this long it gets an ICE restart. */
-const DISCONNECTED = 2_000
-/** The wait between ICE restarts: doubled each time, up to the cap. */
-const RESTART_EVERY = 5_000
-const RESTART_CAP = 40_000
 /** An offer without an answer is sent again after this long. */
 const ANSWER = 10_000
+/** Nothing received in this time, after the network has changed: the path is dead. */
+const CHECK = 2_000
 /** Candidates that may wait for their description. */
 const MAX_WAITING = 64
-/** Sending in `datachannel` messages stops above this many bytes waiting. */
+/** `say` stops above this many bytes waiting. */
 const MAX_BUFFERED = 1 << 20
 
 /**
@@ -32,12 +30,17 @@ const MAX_BUFFERED = 1 << 20
  *
  * @typedef {'audio' | 'video'} Kind
  *
+ * How much video is sent: bits per second at most, and by how much its width and height are divided.
+ * @typedef {{ maxBitrate: number, scaleResolutionDownBy: number }} VideoLimits
+ *
  * @typedef {object} CallOptions
  * @property {boolean} polite  yields when offers cross: towards peers that were in the room before us
  * @property {boolean} offersFirst  the newcomer does; the other side holds its first offer for 3 s
  * @property {(message: OutMessage, wanted: () => boolean) => boolean} send  to the peer (SignalingClient.send)
  * @property {MediaStreamTrack[]} [tracks]  what we send
+ * @property {VideoLimits} [limits]
  * @property {RTCIceServer[]} [iceServers]
+ * @property {RTCIceTransportPolicy} [iceTransportPolicy]
  * @property {new (configuration: RTCConfiguration) => RTCPeerConnection} [RTCPeerConnection]
  * @property {new () => MediaStream} [MediaStream]
  * @property {Clock} [clock]
@@ -45,25 +48,57 @@ const MAX_BUFFERED = 1 << 20
 
 /**
  * Perfect negotiation (W3C WebRTC 1.0, section 10.7) over a signaling path that loses nothing but may
- * pause for long. Fires `state` (CallState), `media` (the remote stream has changed), `data` (an
- * object the peer sent with `say`), `channel` (`say` works now), `trouble` (an Error, for the log).
+ * pause for long.
+ *
+ * A path that breaks is repaired with ICE restarts, and after three in vain with a new
+ * RTCPeerConnection: a *rebuild*. Its offer needs no message of its own. The fingerprint in it is
+ * another one, by which the peer knows that it has to make a new connection too, whoever is polite;
+ * what the abandoned connection had still sent is told by the old fingerprint, and dropped.
+ *
+ * Fires `state` (CallState), `track` (a MediaStreamTrack, new in `stream`), `media` (the remote stream or
+ * one of its tracks has changed), `data` (an object the peer sent
+ * with `say`), `channel` (`say` works now), `rebuilt` (`pc` is a new one), `trouble` (an
+ * Error, for the log).
  */
 export class Call extends EventTarget {
   /** The remote media: the first audio and the first video track that the peer sends. */
   stream
-  /** The connection, for statistics and tests. */
+  /** @type {RTCPeerConnection} the connection, for statistics and tests; a rebuild replaces it */
   pc
+  /** Files to and from the peer. They outlive a rebuild. */
+  files
   /** The peer's signaling is away: what we send it waits, and is not sent again. */
   away = false
   /** @type {CallState} */
   #state = 'connecting'
   #polite
   #send
-  #channel
   #timers
   #clock
+  #RTCPeerConnection
+  /** @type {RTCConfiguration} */
+  #configuration
   /** What we send, as one stream: its sound and picture stay in step. */
   #sent
+  /** @type {Map<string, MediaStreamTrack>} by kind */
+  #tracks
+  /** @type {VideoLimits | undefined} */
+  #limits
+  #recovery
+  /** Incoming messages are handled strictly in order: this is the end of the line. */
+  #line = Promise.resolve()
+  /** Our first offer is held back; #wantsOffer says that there is one. */
+  #holding
+  #wantsOffer = false
+  /** Counts our offers, so that only the newest is ever sent. */
+  #offer = 0
+  /** @type {string | undefined} the peer's fingerprint on the connection that we have abandoned */
+  #abandoned
+
+  // Of the one RTCPeerConnection that there is now:
+  #life = new AbortController()
+  /** @type {RTCDataChannel | undefined} */
+  #channel
   /** The flags of the pattern. Messages are handled one after another, so no answer is ever "pending". */
   #makingOffer = false
   #ignoreOffer = false
@@ -71,17 +106,8 @@ export class Call extends EventTarget {
   #ignored = new Set()
   /** @type {(RTCIceCandidateInit | null)[]} candidates that came before their description */
   #waiting = []
-  /** Our first offer is held back; #wantsOffer says that there is one. */
-  #holding
-  #wantsOffer = false
-  /** Counts our offers, so that only the newest is ever sent. */
-  #offer = 0
   /** @type {'active' | 'passive' | undefined} the peer's DTLS role, fixed by the first answer */
   #peerRole
-  #restarts = 0
-  #nextRestart = 0
-  /** Incoming messages are handled strictly in order: this is the end of the line. */
-  #line = Promise.resolve()
 
   /** @param {CallOptions} options */
   constructor({
@@ -89,7 +115,9 @@ export class Call extends EventTarget {
     offersFirst,
     send,
     tracks = [],
+    limits,
     iceServers = [],
+    iceTransportPolicy = 'all',
     RTCPeerConnection = globalThis.RTCPeerConnection,
     MediaStream = globalThis.MediaStream,
     clock = realClock,
@@ -100,14 +128,17 @@ export class Call extends EventTarget {
     this.#clock = clock
     this.#timers = new Timers(clock)
     this.#holding = !offersFirst
+    this.#configuration = { iceServers, iceTransportPolicy, bundlePolicy: 'max-bundle' }
+    this.#RTCPeerConnection = RTCPeerConnection
+    this.#limits = limits
+    this.#tracks = new Map(tracks.map((track) => [track.kind, track]))
     this.stream = new MediaStream()
     this.#sent = new MediaStream()
-    const pc = (this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' }))
-    this.#listen(pc)
-    this.#channel = this.#openChannel(pc)
-    this.#addMedia(tracks, offersFirst)
+    this.#recovery = startRecovery(clock.now())
+    this.pc = this.#makeConnection(offersFirst)
+    this.files = new CallFiles(filesChannel(this.pc))
     if (this.#holding) this.#timers.set('hold', HOLD, () => this.#stopHolding())
-    this.#timers.set('start', START, () => this.#notConnected())
+    this.#wake()
   }
 
   get state() {
@@ -119,7 +150,7 @@ export class Call extends EventTarget {
    * @param {DescriptionMessage | CandidateMessage} m
    */
   receive(m) {
-    this.#line = this.#line.then(() => this.#handle(m)).catch((error) => this.#report(error))
+    this.#line = this.#line.then(() => this.#handleOnce(m)).catch((error) => this.#report(error))
     return this.#line
   }
 
@@ -137,6 +168,14 @@ export class Call extends EventTarget {
   }
 
   /**
+   * This device has another network, or one again: a broken path is repaired at once, and a healthy one
+   * looked at.
+   */
+  networkChanged() {
+    this.#recover('network')
+  }
+
+  /**
    * Sends `track`, or nothing with null, in place of what was sent of this kind. Only the first track of
    * a kind needs a new negotiation.
    * @param {Kind} kind
@@ -144,15 +183,30 @@ export class Call extends EventTarget {
    */
   async setTrack(kind, track) {
     if (this.#state === 'closed') return
+    if (track) this.#tracks.set(kind, track)
+    else this.#tracks.delete(kind)
+    const { pc } = this
     const transceiver = this.#transceiver(kind)
     if (!transceiver) {
-      if (track) this.pc.addTrack(track, this.#sent)
+      if (track) pc.addTrack(track, this.#sent)
       return
     }
-    await transceiver.sender.replaceTrack(track)
+    await transceiver.sender.replaceTrack(track).catch((error) => {
+      if (this.#isCurrent(pc)) throw error
+    })
+    if (!this.#isCurrent(pc)) return // the next connection sends it anyway
     if (track && !transceiver.direction.startsWith('send')) {
       transceiver.direction = transceiver.direction === 'recvonly' ? 'sendrecv' : 'sendonly'
     }
+  }
+
+  /**
+   * How much video is sent from now on.
+   * @param {VideoLimits} limits
+   */
+  async setLimits(limits) {
+    this.#limits = limits
+    await this.#applyLimits()
   }
 
   /**
@@ -161,9 +215,13 @@ export class Call extends EventTarget {
    * @param {object} data
    */
   say(data) {
-    if (this.#channel.readyState !== 'open' || this.#channel.bufferedAmount > MAX_BUFFERED) return false
+    if (this.#channel?.readyState !== 'open' || this.#channel.bufferedAmount > MAX_BUFFERED) return false
     this.#channel.send(JSON.stringify(data))
     return true
+  }
+
+  getStats() {
+    return this.pc.getStats()
   }
 
   /**
@@ -172,51 +230,77 @@ export class Call extends EventTarget {
    */
   setIceServers(iceServers) {
     if (this.#state === 'closed') return
+    this.#configuration.iceServers = iceServers
     this.pc.setConfiguration({ ...this.pc.getConfiguration(), iceServers })
   }
 
   close() {
     if (this.#state === 'closed') return
     this.#timers.cancelAll()
+    this.#life.abort()
+    this.files.close()
     this.pc.close()
     this.#setState('closed')
   }
 
   // --- set-up ---------------------------------------------------------------------------------
 
-  /** @param {RTCPeerConnection} pc */
-  #listen(pc) {
-    pc.addEventListener('negotiationneeded', () => this.#negotiate())
-    pc.addEventListener('icecandidate', ({ candidate }) => this.#sendCandidate(candidate?.toJSON() ?? null))
-    pc.addEventListener('connectionstatechange', () => this.#watch())
-    pc.addEventListener('track', ({ track, transceiver }) => this.#addRemote(track, transceiver))
-  }
-
-  /** @param {RTCPeerConnection} pc */
-  #openChannel(pc) {
-    const channel = pc.createDataChannel('duet', { negotiated: true, id: 0 })
-    channel.addEventListener('open', () => this.dispatchEvent(new Event('channel')))
-    channel.addEventListener('message', ({ data }) => {
-      try {
-        this.dispatchEvent(new CustomEvent('data', { detail: JSON.parse(data) }))
-      } catch (error) {
-        this.#report(error)
-      }
-    })
-    return channel
+  /** @param {boolean} offers  whether its first offer is ours */
+  #makeConnection(offers) {
+    const pc = (this.pc = new this.#RTCPeerConnection(this.#configuration))
+    const { signal } = (this.#life = new AbortController())
+    this.#makingOffer = this.#ignoreOffer = this.#wantsOffer = false
+    this.#ignored = new Set()
+    this.#waiting = []
+    this.#peerRole = undefined
+    this.#listen(pc, signal)
+    this.#channel = this.#openChannel(pc, signal)
+    this.#addMedia(pc, offers)
+    return pc
   }
 
   /**
-   * The newcomer's offer asks for sound and picture even where it has none to give. The other side
-   * adds only what it has: the offer makes the rest.
-   * @param {MediaStreamTrack[]} tracks
+   * @param {RTCPeerConnection} pc
+   * @param {AbortSignal} signal
+   */
+  #listen(pc, signal) {
+    pc.addEventListener('negotiationneeded', () => this.#negotiate(), { signal })
+    pc.addEventListener('icecandidate', (e) => this.#sendCandidate(e.candidate?.toJSON() ?? null), { signal })
+    pc.addEventListener('connectionstatechange', () => this.#watch(), { signal })
+    pc.addEventListener('track', ({ track, transceiver }) => this.#addRemote(track, transceiver, signal), { signal })
+  }
+
+  /**
+   * @param {RTCPeerConnection} pc
+   * @param {AbortSignal} signal
+   */
+  #openChannel(pc, signal) {
+    const channel = pc.createDataChannel('duet', { negotiated: true, id: 0 })
+    channel.addEventListener('open', () => this.dispatchEvent(new Event('channel')), { signal })
+    channel.addEventListener('message', ({ data }) => this.#heard(data), { signal })
+    return channel
+  }
+
+  /** @param {string} text  whatever came */
+  #heard(text) {
+    try {
+      this.dispatchEvent(new CustomEvent('data', { detail: JSON.parse(text) }))
+    } catch (error) {
+      this.#report(error)
+    }
+  }
+
+  /**
+   * The first offer asks for sound and picture even where there is none to give. The other side adds
+   * only what it has: the offer makes the rest.
+   * @param {RTCPeerConnection} pc
    * @param {boolean} askForAll
    */
-  #addMedia(tracks, askForAll) {
+  #addMedia(pc, askForAll) {
     for (const kind of /** @type {const} */ (['audio', 'video'])) {
-      const track = tracks.find((t) => t.kind === kind)
-      if (track) this.pc.addTrack(track, this.#sent)
-      else if (askForAll) this.pc.addTransceiver(kind, { direction: 'recvonly' })
+      const track = this.#tracks.get(kind)
+      if (track) pc.addTrack(track, this.#sent)
+      else if (askForAll) pc.addTransceiver(kind, { direction: 'recvonly' })
     }
   }
 
@@ -228,36 +312,54 @@ export class Call extends EventTarget {
   /**
    * @param {MediaStreamTrack} track
    * @param {RTCRtpTransceiver} transceiver
+   * @param {AbortSignal} signal
    */
-  #addRemote(track, transceiver) {
+  #addRemote(track, transceiver, signal) {
     if (this.#transceiver(/** @type {Kind} */ (track.kind)) !== transceiver) return
     for (const old of this.stream.getTracks()) {
       if (old.kind === track.kind && old !== track) this.stream.removeTrack(old)
     }
     this.stream.addTrack(track)
-    for (const type of ['mute', 'unmute', 'ended']) track.addEventListener(type, this.#mediaChanged)
+    for (const type of ['mute', 'unmute', 'ended']) track.addEventListener(type, this.#mediaChanged, { signal })
+    this.dispatchEvent(new CustomEvent('track', { detail: track }))
     this.#mediaChanged()
   }
 
   #mediaChanged = () => this.dispatchEvent(new Event('media'))
 
+  async #applyLimits() {
+    const sender = this.#transceiver('video')?.sender
+    if (!this.#limits || !sender || this.#state === 'closed') return
+    const parameters = sender.getParameters()
+    const [encoding] = parameters.encodings ?? []
+    const { maxBitrate, scaleResolutionDownBy } = this.#limits
+    if (!encoding || (encoding.maxBitrate === maxBitrate && encoding.scaleResolutionDownBy === scaleResolutionDownBy)) return
+    Object.assign(encoding, this.#limits)
+    await sender.setParameters(parameters).catch((error) => this.#report(error))
+  }
+
   // --- negotiation ----------------------------------------------------------------------------
 
   async #negotiate() {
-    if (this.#state === 'closed') return
     if (this.#holding) {
       this.#wantsOffer = true
       return
     }
+    const { pc } = this
     try {
       this.#makingOffer = true
-      await this.pc.setLocalDescription()
-      if (this.pc.signalingState === 'have-local-offer') this.#sendOffer()
+      await pc.setLocalDescription()
+      if (this.#isCurrent(pc) && pc.signalingState === 'have-local-offer') this.#sendOffer()
     } catch (error) {
-      this.#report(error)
+      if (this.#isCurrent(pc)) this.#report(error)
     } finally {
-      this.#makingOffer = false
+      if (this.#isCurrent(pc)) this.#makingOffer = false
     }
+  }
+
+  /** @param {RTCPeerConnection} pc */
+  #isCurrent(pc) {
+    return pc === this.pc && this.#state !== 'closed'
   }
 
   #stopHolding() {
@@ -269,10 +371,15 @@ export class Call extends EventTarget {
 
   /** Sends the newest offer, with the candidates that were found so far. */
   #sendOffer() {
+    const { pc } = this
     const offer = ++this.#offer
-    const open = () => offer === this.#offer && this.pc.signalingState === 'have-local-offer'
+    const open = () => offer === this.#offer && this.#isCurrent(pc) && pc.signalingState === 'have-local-offer'
     this.#sendDescription(open)
-    this.#timers.set('answer', ANSWER, () => open() && !this.away && this.#sendOffer())
+    this.#timers.set('answer', ANSWER, () => {
+      if (!open() || this.away) return
+      this.#abandoned = undefined // a peer that does not rebuild answers with the fingerprint it had
+      this.#sendOffer()
+    })
   }
 
   /** @param {() => boolean} wanted */
@@ -284,45 +391,99 @@ export class Call extends EventTarget {
 
   /** @param {RTCIceCandidateInit | null} candidate */
   #sendCandidate(candidate) {
+    const { pc } = this
     const ufrag = candidate ? ufragOf(candidate) : undefined
-    const current = () => !ufrag || ufrags(this.pc.localDescription?.sdp).has(ufrag)
-    this.#send({ type: 'candidate', candidate }, () => this.#state !== 'closed' && current())
+    const current = () => !ufrag || ufrags(pc.localDescription?.sdp).has(ufrag)
+    this.#send({ type: 'candidate', candidate }, () => this.#isCurrent(pc) && current())
   }
 
-  /** @param {DescriptionMessage | CandidateMessage} m */
-  async #handle(m) {
-    if (this.#state === 'closed') return
+  /**
+   * Operations of a connection that was closed never end: the line goes on without them.
+   * @param {DescriptionMessage | CandidateMessage} m
+   */
+  async #handleOnce(m) {
+    if (this.#state === 'closed' || (m.type !== 'candidate' && !this.#isForNow(m))) return
+    const { pc } = this
+    const { signal } = this.#life
+    const done = new AbortController()
+    const replaced = new Promise((resolve) => signal.addEventListener('abort', resolve, { signal: done.signal }))
+    try {
+      await Promise.race([this.#handle(m, pc), replaced])
+    } catch (error) {
+      if (!this.#isCurrent(pc)) return
+      this.#report(error)
+      if (m.type !== 'candidate') this.#recover('broken')
+    } finally {
+      done.abort()
+    }
+  }
+
+  /**
+   * Whether a description is for the connection that there is now. It makes a new one where the peer
+   * has.
+   * @param {DescriptionMessage} m
+   */
+  #isForNow({ type, sdp }) {
+    const theirs = fingerprintOf(sdp)
+    const known = fingerprintOf(this.pc.remoteDescription?.sdp)
+    if (theirs && theirs === this.#abandoned) return false
+    if (!theirs || !known || theirs === known) return true
+    // An answer from another connection than ours was made for: both begin anew.
+    this.#rebuild(type === 'answer')
+    this.#recover('rebuilt')
+    return type === 'offer'
+  }
+
+  /**
+   * @param {DescriptionMessage | CandidateMessage} m
+   * @param {RTCPeerConnection} pc
+   */
+  async #handle(m, pc) {
     if (m.type === 'candidate') return this.#receiveCandidate(m.candidate)
-    return m.type === 'offer' ? this.#receiveOffer(m.sdp) : this.#receiveAnswer(m.sdp)
+    return m.type === 'offer' ? this.#receiveOffer(m.sdp, pc) : this.#receiveAnswer(m.sdp, pc)
   }
 
-  /** @param {string} sdp */
-  async #receiveOffer(sdp) {
-    const glare = this.#makingOffer || this.pc.signalingState === 'have-local-offer'
+  /**
+   * @param {string} sdp
+   * @param {RTCPeerConnection} pc
+   */
+  async #receiveOffer(sdp, pc) {
+    const glare = this.#makingOffer || pc.signalingState === 'have-local-offer'
     this.#ignoreOffer = glare && !this.#polite
     if (this.#ignoreOffer) {
       this.#ignored = ufrags(sdp)
       return
     }
-    await this.pc.setRemoteDescription({ type: 'offer', sdp }) // rolls our own offer back where there is one
+    this.#recover('offered')
+    await pc.setRemoteDescription({ type: 'offer', sdp }) // rolls our own offer back where there is one
+    if (!this.#isCurrent(pc)) return
     await this.#addWaiting()
-    await this.pc.setLocalDescription()
+    await pc.setLocalDescription()
+    if (!this.#isCurrent(pc)) return
     this.#learnRole('ours')
-    this.#sendDescription(() => this.#state !== 'closed')
+    this.#sendDescription(() => this.#isCurrent(pc))
+    this.#abandoned = undefined
     // If we still need an offer of our own, `negotiationneeded` fires again.
     this.#wantsOffer = false
     this.#stopHolding()
+    await this.#applyLimits()
   }
 
-  /** @param {string} sdp */
-  async #receiveAnswer(sdp) {
+  /**
+   * @param {string} sdp
+   * @param {RTCPeerConnection} pc
+   */
+  async #receiveAnswer(sdp, pc) {
     this.#ignoreOffer = false
-    if (this.pc.signalingState !== 'have-local-offer') return // to an offer that is no longer open
+    if (pc.signalingState !== 'have-local-offer') return // to an offer that is no longer open
     // Firefox may take the other DTLS role when it answers an ICE restart, which Chromium does not survive.
-    await this.pc.setRemoteDescription({ type: 'answer', sdp: this.#peerRole ? withDtlsRole(sdp, this.#peerRole) : sdp })
+    await pc.setRemoteDescription({ type: 'answer', sdp: this.#peerRole ? withDtlsRole(sdp, this.#peerRole) : sdp })
+    if (!this.#isCurrent(pc)) return
     this.#timers.cancel('answer')
+    this.#abandoned = undefined
     this.#learnRole('theirs')
     await this.#addWaiting()
+    await this.#applyLimits()
   }
 
   /** @param {'ours' | 'theirs'} answer  whose answer it was */
@@ -338,7 +499,7 @@ export class Call extends EventTarget {
   /** @param {RTCIceCandidateInit | null} candidate */
   async #receiveCandidate(candidate) {
     const ufrag = candidate ? ufragOf(candidate) : undefined
-    if (ufrag ? this.#ignored.has(ufrag) : this.#ignoreOffer) return
+    if (ufrag ? this.#ignored.has(ufrag) : this.#ignoreOffer || this.#abandoned) return
     if (this.#isDue(candidate)) return this.#addCandidate(candidate)
     if (this.#waiting.length < MAX_WAITING) this.#waiting.push(candidate)
   }
@@ -370,41 +531,67 @@ export class Call extends EventTarget {
   // --- recovery -------------------------------------------------------------------------------
 
   #watch() {
-    switch (this.pc.connectionState) {
-      case 'connected':
-        this.#timers.cancel('start')
-        this.#timers.cancel('restart')
-        this.#restarts = this.#nextRestart = 0
-        return this.#setState('connected')
-      case 'disconnected':
-        this.#wasConnected() && this.#setState('unstable')
-        return this.#restartIn(DISCONNECTED)
-      case 'failed':
-        this.#setState(this.#wasConnected() ? 'unstable' : 'blocked')
-        return this.#restartIn(0)
+    const state = this.pc.connectionState
+    if (state !== 'connected' && state !== 'disconnected' && state !== 'failed') return
+    this.#recover(state)
+    const up = this.#state === 'connected' || this.#state === 'unstable'
+    if (state === 'connected') this.#setState('connected')
+    else if (up) this.#setState('unstable')
+    else if (state === 'failed') this.#setState('blocked')
+  }
+
+  /** @param {RecoveryEvent | 'tick'} type */
+  #recover(type) {
+    if (this.#state === 'closed') return
+    const open = this.pc.signalingState === 'have-local-offer'
+    const { state, actions } = step(this.#recovery, { type, open }, this.#clock.now())
+    this.#recovery = state
+    this.#wake()
+    for (const action of actions) this.#act(action)
+  }
+
+  #wake() {
+    const at = nextTick(this.#recovery)
+    if (at === Infinity) this.#timers.cancel('recovery')
+    else this.#timers.set('recovery', Math.max(0, at - this.#clock.now()), () => this.#recover('tick'))
+  }
+
+  /** @param {RecoveryAction} action */
+  #act(action) {
+    switch (action) {
+      case 'restart':
+        return this.pc.restartIce()
+      case 'rebuild':
+        return this.#rebuild(true)
+      case 'check':
+        return this.#check()
+      case 'late':
+        return this.#setState(this.pc.remoteDescription ? 'blocked' : 'unanswered')
     }
   }
 
-  #wasConnected() {
-    return this.#state === 'connected' || this.#state === 'unstable'
+  /** @param {boolean} offers  whether we offer the new connection, or answer the peer's */
+  #rebuild(offers) {
+    this.#abandoned = offers ? fingerprintOf(this.pc.remoteDescription?.sdp) : undefined
+    this.#holding = !offers // until the peer's offer is answered
+    for (const name of ['hold', 'answer', 'check']) this.#timers.cancel(name)
+    const old = this.pc
+    this.#life.abort()
+    this.files.use(filesChannel(this.#makeConnection(offers)))
+    old.close()
+    if (this.#state === 'connected') this.#setState('unstable')
+    this.dispatchEvent(new Event('rebuilt'))
   }
 
-  #notConnected() {
-    this.#setState(this.pc.remoteDescription ? 'blocked' : 'unanswered')
-  }
-
-  /** @param {number} ms */
-  #restartIn(ms) {
-    const wait = Math.max(ms, this.#nextRestart - this.#clock.now())
-    this.#timers.set('restart', wait, () => this.#restart())
-  }
-
-  /** Restarts ICE, again and again with growing waits, until the state is `connected`. */
-  #restart() {
-    if (this.pc.signalingState === 'stable') this.pc.restartIce()
-    const wait = Math.min(RESTART_CAP, RESTART_EVERY * 2 ** this.#restarts++)
-    this.#nextRestart = this.#clock.now() + wait
-    this.#restartIn(wait)
+  /** Whether anything, if only an answer to ICE's own checks, has come for some time. */
+  async #check() {
+    const { pc } = this
+    const before = await received(pc)
+    if (!this.#isCurrent(pc)) return
+    this.#timers.set('check', CHECK, async () => {
+      const silent = (await received(pc)) === before
+      if (silent && this.#isCurrent(pc)) this.#recover('silent')
+    })
   }
 
   /** @param {CallState} state */
@@ -418,4 +605,21 @@ export class Call extends EventTarget {
   #report(error) {
     if (this.#state !== 'closed') this.dispatchEvent(new CustomEvent('trouble', { detail: error }))
   }
+}
+
+/** @param {RTCPeerConnection} pc */
+function filesChannel(pc) {
+  return pc.createDataChannel('files', { negotiated: true, id: 1 })
+}
+
+/**
+ * A count that grows with everything that comes over the connection's path.
+ * @param {RTCPeerConnection} pc
+ */
+async function received(pc) {
+  let sum = 0
+  for (const entry of (await pc.getStats()).values()) {
+    if (entry.type === 'candidate-pair') sum += (entry.bytesReceived ?? 0) + (entry.responsesReceived ?? 0)
+  }
+  return sum
 }

@@ -5,6 +5,7 @@
  * @typedef {object} Entry
  * @property {OutMessage | { type: 'leave' }} message
  * @property {() => boolean} wanted  asked when it is about to be written
+ * @property {number} due  not written before then
  * @property {number} order  of adding
  * @property {number} seq  0 until it is written
  * @property {boolean} refused  its number is used up, and the message held to go out under another
@@ -48,22 +49,33 @@ export class Outbox {
    * Takes a message. It returns false where there is no room for it.
    * @param {Entry['message']} message
    * @param {() => boolean} [wanted]
+   * @param {number} [due]  when it may be written, in the time that `take` is given
    */
-  add(message, wanted = () => true) {
+  add(message, wanted = () => true, due = 0) {
     this.#forgetUnwanted()
     if (this.size >= this.#limit) return false
-    const entry = { message, wanted, order: ++this.#added, seq: 0, refused: false }
+    const entry = { message, wanted, due, order: ++this.#added, seq: 0, refused: false }
     const waits = this.#held.some((other) => shareTarget(other, entry))
     ;(waits ? this.#held : this.#entries).push(entry)
     return true
   }
 
-  /** Numbers and returns what has not been written to this connection. */
-  take() {
+  /**
+   * Numbers and returns what has not been written to this connection, up to the first that is not due.
+   * @param {number} [now]
+   */
+  take(now = Infinity) {
     this.#forgetUnwanted()
-    const due = this.#entries.filter((entry) => entry.seq === 0)
+    const unwritten = this.#entries.filter((entry) => entry.seq === 0)
+    const end = unwritten.findIndex((entry) => entry.due > now)
+    const due = end < 0 ? unwritten : unwritten.slice(0, end)
     for (const entry of due) entry.seq = ++this.#sent
     return due.map((entry) => ({ ...entry.message, seq: entry.seq }))
+  }
+
+  /** When the first message that is not written may be; undefined where there is none. */
+  get nextDue() {
+    return this.#entries.find((entry) => entry.seq === 0)?.due
   }
 
   /**

@@ -41,12 +41,14 @@
  * @property {number} [seq]
  *
  * @typedef {{ type: 'left', room: string, seq?: number }} Left
+ * New credentials for the relay, before the old ones expire.
+ * @typedef {{ type: 'ice-servers', iceServers: RTCIceServer[], seq?: number }} IceServers
  * @typedef {{ type: 'ack', received: number, seq?: undefined }} Ack
  * @typedef {{ type: 'pong', seq?: undefined }} Pong
  * What this version does not know, or cannot read. It counts where it carries a `seq`.
  * @typedef {{ type: 'unknown', seq?: number }} Unknown
  *
- * @typedef {PeerMessage | RoomMessage | (Joined & { seq?: undefined }) | ErrorMessage | Left | Ack | Pong | Unknown} ServerMessage
+ * @typedef {PeerMessage | RoomMessage | (Joined & { seq?: undefined }) | ErrorMessage | Left | IceServers | Ack | Pong | Unknown} ServerMessage
  *
  * What a client relays. Without `to` it goes to everybody else in the room.
  * @typedef {{ type: 'offer' | 'answer', sdp: string, to?: string }
@@ -140,9 +142,23 @@ const checks = {
   candidate: (m) => isString(m.from) && (m.candidate === null || isObject(m.candidate)),
   message: (m) => isString(m.from) && 'data' in m,
   left: (m) => isString(m.room),
+  'ice-servers': (m) => Array.isArray(m.iceServers),
   ack: (m) => isCount(m.received),
   pong: () => true,
   error: (m) => isString(m.code),
+}
+
+/**
+ * The value of a JSON text; undefined where it is none.
+ * @param {unknown} text
+ * @returns {unknown}
+ */
+export function parse(text) {
+  try {
+    return JSON.parse(String(text))
+  } catch {
+    return undefined
+  }
 }
 
 /**
@@ -152,13 +168,7 @@ const checks = {
  * @returns {ServerMessage}
  */
 export function decode(text) {
-  /** @type {unknown} */
-  let m
-  try {
-    m = JSON.parse(String(text))
-  } catch {
-    return { type: 'unknown' }
-  }
+  const m = parse(text)
   if (!isObject(m)) return { type: 'unknown' }
   const seq = isCount(m.seq) && m.seq !== 0 ? /** @type {number} */ (m.seq) : undefined
   const type = String(m.type)

@@ -4,15 +4,26 @@ import { Call } from './call.js'
 import { SignalingClient } from './signaling.js'
 import { realClock, Timers } from './timers.js'
 
-/** @import { Kind } from './call.js' */
-/** @import { Joined, LeaveReason, Peer, PeerMessage, RoomMessage } from './protocol.js' */
+/** @import { Kind, VideoLimits } from './call.js' */
+/** @import { IceServers, Joined, LeaveReason, Peer, PeerMessage, RoomMessage } from './protocol.js' */
 /** @import { End, SignalState } from './signaling.js' */
 /** @import { Clock } from './timers.js' */
 
 /** A member whose seat is gone and whose media has stopped is removed after this long. */
 const FADE = 10_000
+/** In place of a member's id: the operator of the server speaks. */
+const SERVER = 'server'
 /** The longest chat text, in UTF-16 units. */
 export const MAX_CHAT = 4000
+
+/**
+ * What a quality means: bits per second of video to one member at most, and to all of them together.
+ */
+const QUALITY = Object.freeze({
+  low: { each: 250_000, all: 750_000 },
+  medium: { each: 800_000, all: 2_400_000 },
+  high: { each: 2_500_000, all: 6_000_000 },
+})
 
 /**
  * @typedef {object} Member
@@ -23,8 +34,10 @@ export const MAX_CHAT = 4000
  * @property {Call} call
  * @property {MediaState} media
  *
- * What a member sends, by its own word. True until it says otherwise.
- * @typedef {{ audio: boolean, video: boolean }} MediaState
+ * What a member sends, by its own word. Until it says otherwise: sound, and picture of a camera.
+ * @typedef {{ audio: boolean, video: boolean, screen?: boolean }} MediaState
+ *
+ * @typedef {keyof typeof QUALITY} Quality
  *
  * What members tell each other over the data channel.
  * @typedef {{ type: 'chat', text: string } | ({ type: 'media' } & MediaState)} Said
@@ -33,9 +46,27 @@ export const MAX_CHAT = 4000
  * @property {SignalingClient} signaling  not yet connected
  * @property {MediaStreamTrack[]} [tracks]  what we send to everybody
  * @property {MediaState} [media]  what we say that we send
+ * @property {Quality} [quality]
+ * @property {RTCIceServer[]} [iceServers]  beside those of the server
+ * @property {RTCIceTransportPolicy} [iceTransportPolicy]
  * @property {(options: import('./call.js').CallOptions) => Call} [newCall]
  * @property {Clock} [clock]
  */
+
+/**
+ * How much video each of `peers` members gets: in a mesh every one costs our uplink its own stream. A
+ * screen keeps its pixels, since text has to stay readable.
+ * @param {Quality} quality
+ * @param {number} peers
+ * @param {boolean} [screen]
+ * @returns {VideoLimits}
+ */
+export function videoLimits(quality, peers, screen = false) {
+  const { each, all } = QUALITY[quality]
+  const maxBitrate = Math.floor(Math.min(each, all / Math.max(1, peers)))
+  const scale = maxBitrate >= 600_000 ? 1 : maxBitrate >= 200_000 ? 2 : 4
+  return { maxBitrate, scaleResolutionDownBy: screen ? 1 : scale }
+}
 
 /**
  * Joins calls to the room's events. A lost connection never ends a call, and a peer that keeps its id
@@ -43,8 +74,12 @@ export const MAX_CHAT = 4000
  * - `change`: members, their calls or our signaling have changed
  * - `member` Member: somebody new
  * - `member-left` `{ member, reason }`
- * - `member-back` Member
+ * - `member-away` Member, `member-back` Member
+ * - `member-change` Member: its name, presence, media or the state of its call
  * - `chat` `{ from: Member, text }`
+ * - `message` `{ from?: Member, data }`: what a member sent with `send`; without `from` what the server's
+ *   operator says
+ * - `track` `{ member: Member, track }`
  * - `closed` End: there is no signaling any more. Running calls go on, unless another page took our
  *   place, the operator removed us, or we left
  * - `trouble` Error: for the log
@@ -63,9 +98,16 @@ export class Room extends EventTarget {
   #id
   /** @type {RTCIceServer[]} */
   #iceServers = []
+  #ownIceServers
+  #iceTransportPolicy
   /** @type {Map<Kind, MediaStreamTrack>} */
   #tracks
+  /** @type {MediaState} */
   #media
+  /** @type {Quality} */
+  #quality
+  /** @type {VideoLimits} */
+  #limits
   #newCall
   #timers
 
@@ -74,6 +116,9 @@ export class Room extends EventTarget {
     signaling,
     tracks = [],
     media = { audio: true, video: true },
+    quality = 'high',
+    iceServers = [],
+    iceTransportPolicy,
     newCall = (options) => new Call(options),
     clock = realClock,
   }) {
@@ -81,6 +126,10 @@ export class Room extends EventTarget {
     this.signaling = signaling
     this.#tracks = new Map(tracks.map((track) => [/** @type {Kind} */ (track.kind), track]))
     this.#media = media
+    this.#quality = quality
+    this.#limits = videoLimits(quality, 1)
+    this.#iceServers = this.#ownIceServers = iceServers
+    this.#iceTransportPolicy = iceTransportPolicy
     this.#newCall = newCall
     this.#timers = new Timers(clock)
     this.#on('joined', (detail) => this.#joined(detail))
@@ -100,6 +149,28 @@ export class Room extends EventTarget {
   /** Hangs up. The others are told before their connections end. */
   leave() {
     this.signaling.leave()
+    for (const member of [...this.members.values()]) this.#remove(member, 'left') // whose calls outlived the signaling
+  }
+
+  /** Looks after the signaling connection at once: the page woke up. */
+  probe() {
+    this.signaling.probe()
+  }
+
+  /** This device has another network, or one again: looks after every connection at once. */
+  networkChanged() {
+    this.signaling.probe()
+    for (const { call } of this.members.values()) call.networkChanged()
+  }
+
+  /**
+   * Sends any JSON value to one member or to all, over the server: exactly once and in order, also while
+   * a connection is down. It returns false when it was not accepted (SignalingClient.send).
+   * @param {unknown} data
+   * @param {string} [to]  a member's id
+   */
+  send(data, to) {
+    return this.signaling.send({ type: 'message', data, ...(to !== undefined && { to }) })
   }
 
   /**
@@ -128,6 +199,27 @@ export class Room extends EventTarget {
   setMedia(media) {
     this.#media = { ...media }
     this.#say({ type: 'media', ...this.#media })
+    this.#limitVideo()
+  }
+
+  get quality() {
+    return this.#quality
+  }
+
+  /**
+   * How good the picture may be that we send. The more members, the less of it for each.
+   * @param {Quality} quality
+   */
+  setQuality(quality) {
+    this.#quality = quality
+    this.#limitVideo()
+  }
+
+  #limitVideo() {
+    const limits = videoLimits(this.#quality, this.members.size, this.#media.screen)
+    if (JSON.stringify(limits) === JSON.stringify(this.#limits)) return
+    this.#limits = limits
+    for (const { call } of this.members.values()) call.setLimits(limits)
   }
 
   /** @param {Said} data */
@@ -167,18 +259,20 @@ export class Room extends EventTarget {
     for (const peer of peers) this.#arrived(peer, { polite: true })
   }
 
-  /** @param {RoomMessage | PeerMessage} m */
+  /** @param {RoomMessage | PeerMessage | IceServers} m */
   #receive(m) {
     switch (m.type) {
+      case 'ice-servers':
+        return this.#useIceServers(m.iceServers)
+      case 'message':
+        return this.#deliver(m.from, m.data)
       case 'peer-joined':
         this.#arrived(m.peer, { polite: false })
         break
       case 'peer-away':
-        this.#setPresence(m.peer, 'away')
-        break
+        return this.#setPresence(m.peer, 'away')
       case 'peer-back':
-        this.#setPresence(m.peer, 'here')
-        break
+        return this.#setPresence(m.peer, 'here')
       case 'peer-left':
         this.#left(m.peer, m.reason)
         break
@@ -187,10 +281,17 @@ export class Room extends EventTarget {
       case 'candidate':
         this.members.get(m.from)?.call.receive(m)
         return
-      default:
-        return // an application's own `message`: not ours
     }
     this.#changed()
+  }
+
+  /**
+   * @param {string} id
+   * @param {unknown} data
+   */
+  #deliver(id, data) {
+    const from = this.members.get(id)
+    if (from || id === SERVER) this.dispatchEvent(new CustomEvent('message', { detail: { from, data } }))
   }
 
   /**
@@ -206,6 +307,7 @@ export class Room extends EventTarget {
     known.presence = peer.away ? 'away' : 'here'
     known.call.away = Boolean(peer.away)
     known.call.resync({ polite })
+    this.#changed(known)
   }
 
   /**
@@ -217,6 +319,8 @@ export class Room extends EventTarget {
       polite,
       offersFirst: polite,
       iceServers: this.#iceServers,
+      iceTransportPolicy: this.#iceTransportPolicy,
+      limits: this.#limits,
       tracks: [...this.#tracks.values()],
       send: (message, wanted) => this.signaling.send({ ...message, to: peer.id }, wanted),
     })
@@ -227,9 +331,10 @@ export class Room extends EventTarget {
       name: peer.name ?? '',
       presence: peer.away ? 'away' : 'here',
       call,
-      media: { audio: true, video: true },
+      media: { audio: true, video: true, screen: false },
     }
     this.members.set(peer.id, member)
+    this.#limitVideo()
     this.#follow(member)
     this.dispatchEvent(new CustomEvent('member', { detail: member }))
   }
@@ -239,12 +344,17 @@ export class Room extends EventTarget {
     const { call } = member
     call.addEventListener('state', () => {
       this.#fade(member)
-      this.#changed()
+      this.#changed(member)
     })
     call.addEventListener('channel', () => call.say({ type: 'media', ...this.#media }))
     call.addEventListener('data', (event) => this.#heard(member, /** @type {CustomEvent} */ (event).detail))
     call.addEventListener('trouble', (event) => this.#report(/** @type {CustomEvent} */ (event).detail))
-    call.addEventListener('media', () => this.#changed())
+    call.addEventListener('media', () => this.#changed(member))
+    call.addEventListener('rebuilt', () => this.#changed(member))
+    call.addEventListener('track', (event) => {
+      const track = /** @type {CustomEvent} */ (event).detail
+      this.dispatchEvent(new CustomEvent('track', { detail: { member, track } }))
+    })
   }
 
   /**
@@ -256,7 +366,8 @@ export class Room extends EventTarget {
     if (!member) return
     member.presence = presence
     member.call.away = presence === 'away'
-    if (presence === 'here') this.dispatchEvent(new CustomEvent('member-back', { detail: member }))
+    this.dispatchEvent(new CustomEvent(presence === 'away' ? 'member-away' : 'member-back', { detail: member }))
+    this.#changed(member)
   }
 
   /**
@@ -279,6 +390,7 @@ export class Room extends EventTarget {
     member.presence = 'gone'
     member.call.away = true
     this.#fade(member, reason)
+    this.#changed(member)
   }
 
   /**
@@ -300,6 +412,7 @@ export class Room extends EventTarget {
     this.#timers.cancel(member.id)
     this.members.delete(member.id)
     member.call.close()
+    this.#limitVideo()
     this.dispatchEvent(new CustomEvent('member-left', { detail: { member, reason } }))
     this.#changed()
   }
@@ -328,15 +441,17 @@ export class Room extends EventTarget {
       const text = data.text.slice(0, MAX_CHAT)
       this.dispatchEvent(new CustomEvent('chat', { detail: { from: member, text } }))
     } else if (data.type === 'media' && 'audio' in data && 'video' in data) {
-      member.media = { audio: data.audio === true, video: data.video === true }
-      this.#changed()
+      const screen = 'screen' in data && data.screen === true
+      member.media = { audio: data.audio === true, video: data.video === true, screen }
+      this.#changed(member)
     }
   }
 
   // --- helpers --------------------------------------------------------------------------------
 
-  /** @param {RTCIceServer[]} iceServers */
-  #useIceServers(iceServers) {
+  /** @param {RTCIceServer[]} servers */
+  #useIceServers(servers) {
+    const iceServers = [...this.#ownIceServers, ...servers]
     if (JSON.stringify(iceServers) === JSON.stringify(this.#iceServers)) return
     this.#iceServers = iceServers
     for (const { call } of this.members.values()) call.setIceServers(iceServers)
@@ -350,7 +465,9 @@ export class Room extends EventTarget {
     this.signaling.addEventListener(type, (event) => handle(/** @type {CustomEvent} */ (event).detail))
   }
 
-  #changed() {
+  /** @param {Member} [member]  of whom alone something has changed */
+  #changed(member) {
+    if (member) this.dispatchEvent(new CustomEvent('member-change', { detail: member }))
     this.dispatchEvent(new Event('change'))
   }
 

@@ -34,3 +34,12 @@ export function dtlsRole(sdp) {
 export function withDtlsRole(sdp, role) {
   return sdp.replaceAll(/^a=setup:\w+/gm, `a=setup:${role}`)
 }
+
+/**
+ * What tells one RTCPeerConnection of a peer from its next: the fingerprint of its certificate, which
+ * lasts as long as the connection does.
+ * @param {string | undefined} sdp
+ */
+export function fingerprintOf(sdp) {
+  return /^a=fingerprint:(\S+ \S+)/m.exec(sdp ?? '')?.[1]?.toLowerCase()
+}

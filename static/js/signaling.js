@@ -5,7 +5,7 @@
  */
 import { Backoff } from './backoff.js'
 import { Outbox } from './outbox.js'
-import { afterClose, CLOSE, decode, joinIsHopeless, SUBPROTOCOL } from './protocol.js'
+import { afterClose, CLOSE, decode, joinIsHopeless, parse, SUBPROTOCOL } from './protocol.js'
 import { realClock, Timers } from './timers.js'
 
 /** @import { ErrorMessage, Joined, OutMessage, ServerMessage } from './protocol.js' */
@@ -35,6 +35,12 @@ const ACK_DELAY = 1_000
  * - `closed`: over for good
  * @typedef {'idle' | 'connecting' | 'joining' | 'joined' | 'waiting' | 'closed'} SignalState
  *
+ * @typedef {object} Envelope
+ * @property {'in' | 'out'} direction
+ * @property {any} message  as parsed; a string where it is no JSON
+ * @property {number} bytes  of its text in UTF-8
+ * @property {number} at  milliseconds, of the client's clock
+ *
  * @typedef {object} SignalingOptions
  * @property {string} url  ws: or wss:
  * @property {string} room
@@ -63,13 +69,20 @@ export function newSessionKey(fill = (bytes) => crypto.getRandomValues(bytes)) {
  * - `state` `{ state, retryIn?, code? }`: see SignalState
  * - `joined` Joined: on every connection. With `resumed` nothing was lost; without it the seat is new
  *   and whatever was under way is unknown
- * - `message` RoomMessage | PeerMessage: exactly once and in order
+ * - `message` RoomMessage | PeerMessage | IceServers: exactly once and in order
  * - `session` string: the key has changed
  * - `refused` ErrorMessage & `{ sent? }`: the server refused a message of ours, `sent`; `busy` and
  *   `rate-limited` are tried again by themselves
+ * - `envelope` Envelope: each message as it is on the wire, before it is handled. Keys, tokens and
+ *   credentials are in it
  * - `closed` End
  */
 export class SignalingClient extends EventTarget {
+  /**
+   * Slow motion, in milliseconds: each message but `ping` and `ack` is held this long before it is
+   * written, in order. For whoever wants to watch.
+   */
+  delay = 0
   /** @type {SignalState} */
   #state = 'idle'
   /** @type {string | undefined} */
@@ -89,6 +102,7 @@ export class SignalingClient extends EventTarget {
   #session
   #replaces
   #WebSocket
+  #clock
   #timers
   #reconnects
   #retries
@@ -100,7 +114,8 @@ export class SignalingClient extends EventTarget {
     this.#session = options.session ?? newSessionKey(options.fill)
     this.#replaces = options.replaces
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket
-    this.#timers = new Timers(options.clock ?? realClock)
+    this.#clock = options.clock ?? realClock
+    this.#timers = new Timers(this.#clock)
     this.#reconnects = new Backoff({ random: options.random })
     this.#retries = new Backoff({ random: options.random })
   }
@@ -132,7 +147,7 @@ export class SignalingClient extends EventTarget {
    */
   send(message, wanted) {
     if (this.#state === 'closed' || this.#id === undefined) return false
-    const accepted = this.#outbox.add(message, wanted)
+    const accepted = this.#outbox.add(message, wanted, this.#clock.now() + this.delay)
     this.#flush()
     return accepted
   }
@@ -143,7 +158,7 @@ export class SignalingClient extends EventTarget {
     if (this.#state === 'joined') {
       this.#outbox.release()
       this.#outbox.add({ type: 'leave' })
-      this.#flush()
+      this.#flush(Infinity)
     }
     this.#end({ why: 'left' }, CLOSE.normal)
   }
@@ -164,11 +179,16 @@ export class SignalingClient extends EventTarget {
     this.#listening = new AbortController()
     const { signal } = this.#listening
     const socket = (this.#socket = new this.#WebSocket(this.#options.url, SUBPROTOCOL))
-    socket.addEventListener('open', () => this.#join(), { signal })
-    socket.addEventListener('message', (event) => this.#receive(decode(event.data)), { signal })
+    socket.addEventListener('open', () => this.#opened(), { signal })
+    socket.addEventListener('message', (event) => this.#read(event.data), { signal })
     socket.addEventListener('close', (event) => this.#lost(event.code), { signal })
     this.#timers.set('join', JOIN_DEADLINE, () => this.#giveUp())
     this.#setState('connecting')
+  }
+
+  #opened() {
+    if (this.delay > 0) this.#timers.set('slow', this.delay, () => this.#join())
+    else this.#join()
   }
 
   #join() {
@@ -259,6 +279,13 @@ export class SignalingClient extends EventTarget {
   }
 
   // --- what arrives ---------------------------------------------------------------------------
+
+  /** @param {unknown} text */
+  #read(text) {
+    const m = decode(text)
+    this.#show('in', m.type === 'unknown' ? (parse(text) ?? text) : m, text)
+    if (this.#state !== 'closed') this.#receive(m) // unless a listener has left
+  }
 
   /** @param {ServerMessage} m */
   #receive(m) {
@@ -366,14 +393,30 @@ export class SignalingClient extends EventTarget {
 
   // --- what goes out --------------------------------------------------------------------------
 
-  #flush() {
+  /** @param {number} [now]  what is held until then is written */
+  #flush(now = this.#clock.now()) {
     if (this.#state !== 'joined') return
-    for (const message of this.#outbox.take()) this.#write(message)
+    for (const message of this.#outbox.take(now)) this.#write(message)
+    const next = this.#outbox.nextDue
+    if (next !== undefined) this.#timers.set('slow', next - now, () => this.#flush())
   }
 
   /** @param {object} message */
   #write(message) {
-    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message))
+    if (this.#socket?.readyState !== 1) return
+    const text = JSON.stringify(message)
+    this.#socket.send(text)
+    this.#show('out', message, text)
+  }
+
+  /**
+   * @param {Envelope['direction']} direction
+   * @param {unknown} message
+   * @param {unknown} text
+   */
+  #show(direction, message, text) {
+    const bytes = new TextEncoder().encode(String(text)).length
+    this.dispatchEvent(new CustomEvent('envelope', { detail: { direction, message, bytes, at: this.#clock.now() } }))
   }
 
   /**
@@ -388,16 +431,22 @@ export class SignalingClient extends EventTarget {
 
 /**
  * Lets a client follow the life of its page, until `signal` is aborted: it leaves when the page goes
- * for good and looks after its connection when the page or the network comes back.
- * @param {SignalingClient} client
+ * for good, and looks after its connection when the page or the network comes back or changes.
+ * @param {object} client  a SignalingClient, or a Room
+ * @param {() => void} client.probe
+ * @param {() => void} client.leave
+ * @param {() => void} [client.networkChanged]  in place of `probe`, where the network is what changed
  * @param {object} page
  * @param {EventTarget} page.window
  * @param {EventTarget & { visibilityState: string }} page.document
+ * @param {EventTarget} [page.connection]  navigator.connection, where there is one
  * @param {AbortSignal} page.signal
  */
-export function followPage(client, { window, document, signal }) {
+export function followPage(client, { window, document, connection, signal }) {
   const probe = () => client.probe()
-  window.addEventListener('online', probe, { signal })
+  const changed = () => (client.networkChanged ? client.networkChanged() : client.probe())
+  window.addEventListener('online', changed, { signal })
+  connection?.addEventListener('change', changed, { signal })
   window.addEventListener('pageshow', probe, { signal })
   document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && probe(), { signal })
   window.addEventListener(

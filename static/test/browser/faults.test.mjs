@@ -3,31 +3,32 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import net from 'node:net'
-import { after, before, test } from 'node:test'
-import { CAMERA, cleanUp, launch, Person, Server } from './harness.mjs'
+import { describe } from 'node:test'
+import { both, PAIR, row } from './rows.mjs'
 
 /**
  * What a WebSocket is to go through. `after` counts the bytes that pass, one way, until it is cut.
  * @typedef {{ way?: 'up' | 'down', after?: number, how?: 'reset' | 'finish' | 'blackHole', delay?: number, trickle?: boolean }} Plan
  */
 
-/** A TCP proxy whose first WebSocket connections fare as planned, and all others well. */
+/** A TCP proxy whose next WebSocket connections fare as planned, and all others well. */
 class FaultyProxy {
   cuts = 0
+  /** @type {Plan[]} */
+  plans = []
   /** @type {Set<net.Socket>} */
   #sockets = new Set()
 
-  /** @param {Plan[]} plans */
-  static async start(target, plans) {
+  static async start(target) {
     const proxy = new FaultyProxy()
-    proxy.server = net.createServer({ allowHalfOpen: true }, (client) => proxy.#connect(client, target, plans))
+    proxy.server = net.createServer({ allowHalfOpen: true }, (client) => proxy.#connect(client, target))
     proxy.server.listen(0, '127.0.0.1')
     await once(proxy.server, 'listening')
     proxy.url = `http://127.0.0.1:${proxy.server.address().port}/`
     return proxy
   }
 
-  #connect(client, target, plans) {
+  #connect(client, target) {
     const upstream = net.connect({ port: target, host: '127.0.0.1', allowHalfOpen: true })
     const link = { client, upstream, plan: undefined, left: Infinity, isCut: false }
     for (const socket of [client, upstream]) {
@@ -41,7 +42,7 @@ class FaultyProxy {
     }
     client.on('data', (bytes) => {
       if (!link.plan) {
-        link.plan = (/^upgrade: websocket/im.test(bytes.toString('latin1')) && plans.shift()) || {}
+        link.plan = (/^upgrade: websocket/im.test(bytes.toString('latin1')) && this.plans.shift()) || {}
         link.left = link.plan.after ?? Infinity
       }
       this.#pass(link, 'up', upstream, bytes)
@@ -81,12 +82,6 @@ class FaultyProxy {
   }
 }
 
-let server, ada, bob
-before(async () => {
-  ;[server, ada, bob] = await Promise.all([Server.start(), launch(CAMERA), launch(CAMERA)])
-})
-after(cleanUp)
-
 /** @type {Record<string, Plan[]>} */
 const cases = {
   'each byte comes alone': [{ trickle: true }],
@@ -100,37 +95,42 @@ for (const [n, after] of [1, 700, 1500, 5000, 9000].entries()) {
 }
 cases['a black hole after 2000 bytes'] = [{ way: 'up', after: 2000, how: 'blackHole' }]
 
-const both = (people, action) => Promise.all(people.map(action))
-
-for (const [name, plans] of Object.entries(cases)) {
-  test(name, async (t) => {
-    const proxy = await FaultyProxy.start(server.port, [...plans])
-    t.after(() => proxy.close())
-    const a = await Person.open(ada, server.url, name)
-    const b = await Person.open(bob, proxy.url, name)
-    t.after(() => both([a, b], (person) => person.close()))
-    await a.join('Ada')
-    await a.waitStatus('waiting')
-    await b.join('Bob')
-    // A page asks a silent connection after 25 s; here its system tells it to at once, again and again.
-    const probing = setInterval(() => b.page.evaluate(() => duet.room?.signaling.probe()).catch(() => {}), 1000)
-    t.after(() => clearInterval(probing))
-    await both([a, b], (person) => person.waitConnected())
-    await both([a, b], (person) => person.framesAdvance())
-    await both([a, b], (person) => person.watchConnection())
-    await a.say('from Ada')
-    await b.waitChat('from Ada')
-    await b.say('from Bob')
-    await a.waitChat('from Bob')
-    await b.page.evaluate(() => void [...duet.room.members.values()][0].call.pc.addTransceiver('audio'))
-    await both([a, b], (person) => person.wait(() => {
-      const { pc } = [...duet.room.members.values()][0].call
-      return pc.signalingState === 'stable' && pc.getTransceivers().filter((x) => x.receiver.track.kind === 'audio' && x.currentDirection).length === 2
-    }))
-    await both([a, b], (person) => person.framesAdvance())
-    assert.deepEqual(await both([a, b], (person) => person.connectionStates()), [[['connected']], [['connected']]])
-    assert.deepEqual([...a.faults, ...b.faults], [])
-    assert.ok(proxy.cuts > 0 || plans.every((plan) => plan.after === undefined), 'nothing was cut')
-    t.diagnostic(`${proxy.cuts} cuts`)
-  })
-}
+describe('faulty connections', { concurrency: 3 }, () => {
+  for (const [name, plans] of Object.entries(cases)) {
+    row(21, `one side's WebSocket: ${name}`, PAIR, async (scene) => {
+      const server = await scene.server
+      const proxy = await FaultyProxy.start(server.port)
+      const room = scene.newRoom()
+      const [a, b] = await both([0, 1], (seat) => scene.open(seat, { url: [server.url, proxy.url][seat], room, window: true }))
+      // A page asks a silent connection after 25 s; here its system tells it to at once, again and again.
+      const probing = setInterval(() => b.page.evaluate(() => duet.room?.signaling.probe()).catch(() => {}), 1000)
+      try {
+        await b.waitVisible('#check-server[data-state=ok]') // over a WebSocket of its own
+        proxy.plans = [...plans]
+        await a.join('Ada')
+        await a.waitStatus('waiting')
+        await b.join('Bob')
+        await both([a, b], (person) => person.waitConnected())
+        await both([a, b], (person) => person.framesAdvance())
+        await both([a, b], (person) => person.watchConnection())
+        await a.say('from Ada')
+        await b.openDrawer('chat')
+        await b.waitChat('from Ada')
+        await b.say('from Bob')
+        await a.waitChat('from Bob')
+        await b.page.evaluate(() => void [...duet.room.members.values()][0].call.pc.addTransceiver('audio'))
+        await both([a, b], (person) => person.wait(() => {
+          const { pc } = [...duet.room.members.values()][0].call
+          return pc.signalingState === 'stable' && pc.getTransceivers().filter((x) => x.receiver.track.kind === 'audio' && x.currentDirection).length === 2
+        }))
+        await both([a, b], (person) => person.framesAdvance())
+        assert.deepEqual(await both([a, b], (person) => person.connectionStates()), [[['connected']], [['connected']]])
+        assert.ok(proxy.cuts > 0 || plans.every((plan) => plan.after === undefined), 'nothing was cut')
+        scene.t.diagnostic(`${proxy.cuts} cuts`)
+      } finally {
+        clearInterval(probing)
+        proxy.close()
+      }
+    })
+  }
+})

@@ -1,14 +1,19 @@
-// The real server, a proxy whose connections can be cut, and browsers with a made-up camera.
+// The real server, proxies (one whose connections can be cut, one that speaks TLS), and browsers with a
+// made-up camera. What a page shows and does is person.mjs; one test of the table is rows.mjs.
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { accessSync, constants } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import puppeteer from 'puppeteer-core'
+
+export { Person } from './person.mjs'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 
@@ -43,7 +48,14 @@ export class Server {
   static async start({ address = '127.0.0.1:0', env = {} } = {}) {
     const server = new Server()
     server.process = spawn(await serverBinary(), {
-      env: { ...process.env, DUET_ADDR: address, DUET_ADMIN_ADDR: '127.0.0.1:0', DUET_STUN: 'off', ...env },
+      env: {
+        ...process.env,
+        DUET_ADDR: address,
+        DUET_ADMIN_ADDR: '127.0.0.1:0',
+        DUET_STUN: 'off',
+        DUET_JOIN_RATE: '1000', // all the people of a test share one address
+        ...env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     cleanups.push(() => server.kill())
@@ -148,6 +160,31 @@ export class Proxy {
   }
 }
 
+/**
+ * Ends TLS in front of a server, with a certificate of its own making that nobody has reason to trust.
+ * @param {number} target
+ * @returns {Promise<string>}  the page's https URL
+ */
+export async function startTLS(target) {
+  const folder = await temporaryFolder()
+  const [key, cert] = ['key.pem', 'cert.pem'].map((name) => path.join(folder, name))
+  await promisify(execFile)('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
+    '-keyout', key, '-out', cert, '-days', '2', '-subj', '/CN=duet test', '-addext', 'subjectAltName=IP:127.0.0.1'])
+  const server = tls.createServer({ key: await readFile(key), cert: await readFile(cert) }, (client) => {
+    const upstream = net.connect(target, '127.0.0.1')
+    client.pipe(upstream).pipe(client)
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      one.on('error', () => other.destroy())
+      one.on('close', () => other.destroy())
+    }
+  })
+  server.on('tlsClientError', () => {}) // a browser that turns away from the certificate
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  cleanups.push(() => server.close())
+  return `https://127.0.0.1:${server.address().port}/`
+}
+
 const FAKE_UI = '--use-fake-ui-for-media-stream'
 const FAKE_DEVICE = '--use-fake-device-for-media-stream=fps=5,device-count=2'
 export const CAMERA = [FAKE_UI, FAKE_DEVICE]
@@ -156,149 +193,65 @@ export const filmed = (file) => [...CAMERA, `--use-file-for-fake-video-capture=$
 export const NO_CAMERA = [FAKE_UI]
 export const DENIED = [`${FAKE_UI}=deny`, FAKE_DEVICE]
 
-/** A browser process of its own: one person. A launch that fails is tried once more; a call never is. */
+/** The first of these programs that can be run: a path, or a name that PATH leads to. */
+function program(...names) {
+  const folders = (process.env.PATH ?? '').split(path.delimiter)
+  for (const file of names.filter(Boolean).flatMap((name) => (path.isAbsolute(name) ? [name] : folders.map((f) => path.join(f, name))))) {
+    try {
+      accessSync(file, constants.X_OK)
+      return file
+    } catch {
+      // the next one
+    }
+  }
+}
+
+/** Where Chromium is; undefined where it is not. */
+export const chromium = program(process.env.CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome')
+
+/** A Chromium process of its own: one person. A launch that fails is tried once more; a call never is. */
 export async function launch(flags = CAMERA, options = {}) {
-  const start = async () =>
-    puppeteer.launch({
-      executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-      headless: true,
-      userDataDir: await temporaryFolder(),
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-        '--disable-component-update', '--disable-sync', ...flags],
-      ...options,
-    })
-  const browser = await start().catch(start)
+  return start({
+    executablePath: chromium,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+      '--disable-component-update', '--disable-sync', '--lang=en-US', '--accept-lang=en-US', ...flags],
+    ...options,
+  })
+}
+
+/** Where Firefox is; undefined where it is not. */
+export const firefox = program(process.env.FIREFOX, 'firefox-esr', 'firefox')
+
+/** The same with Firefox. Its made-up camera needs no flag. */
+export async function launchFirefox(prefs = {}, options = {}) {
+  return start({
+    browser: 'firefox',
+    executablePath: firefox,
+    extraPrefsFirefox: {
+      'media.navigator.streams.fake': true,
+      'media.navigator.permission.disabled': true,
+      'media.autoplay.default': 0,
+      'media.peerconnection.ice.obfuscate_host_addresses': false,
+      'intl.accept_languages': 'en-US',
+      'network.captive-portal-service.enabled': false,
+      'network.connectivity-service.enabled': false,
+      'app.update.enabled': false,
+      'toolkit.telemetry.enabled': false,
+      'services.settings.server': 'data:,#',
+      'media.gmp-manager.updateEnabled': false,
+      ...prefs,
+    },
+    ...options,
+  })
+}
+
+async function start(options) {
+  const once = async () =>
+    puppeteer.launch({ headless: true, acceptInsecureCerts: true, protocolTimeout: 60_000, userDataDir: await temporaryFolder(), ...options })
+  const browser = await once().catch(once)
   cleanups.push(async () => {
-    const chromium = browser.process()
-    await browser.close().catch(() => chromium?.kill('SIGKILL'))
+    const child = browser.process()
+    await browser.close().catch(() => child?.kill('SIGKILL'))
   })
   return browser
-}
-
-/** Keeps every status the page has shown, in order, in `window.statuses`. */
-function recordStatuses() {
-  window.statuses = []
-  document.addEventListener('DOMContentLoaded', () => {
-    const status = document.querySelector('#status')
-    const note = () => window.statuses.at(-1) !== status.dataset.key && window.statuses.push(status.dataset.key)
-    new MutationObserver(note).observe(status, { attributeFilter: ['data-key'] })
-  })
-}
-
-/** The page as one person sees it. Faults in the page end up in `faults`. */
-export class Person {
-  faults = []
-
-  static async open(browser, url, room) {
-    const person = new Person()
-    const page = (person.page = await browser.newPage())
-    page.on('pageerror', (error) => person.faults.push(String(error)))
-    page.on('console', (message) => {
-      const isExpected = /WebSocket connection to|Failed to load resource|Cross-Origin-Opener-Policy/.test(message.text())
-      if (['error', 'warn'].includes(message.type()) && !isExpected) person.faults.push(message.text())
-    })
-    await page.evaluateOnNewDocument(recordStatuses)
-    await page.goto(`${url}#${encodeURIComponent(room)}`)
-    await page.waitForFunction(() => document.querySelector('#status').dataset.key === 'lobby')
-    return person
-  }
-
-  /** Submits the form. */
-  async join(name) {
-    await this.page.type('#name', name)
-    await this.page.click('#join button')
-  }
-
-  /** Waits until `condition` holds in the page. On failure the error tells what the page showed. */
-  async wait(condition, ...args) {
-    try {
-      await this.page.waitForFunction(condition, { timeout: 20_000, polling: 50 }, ...args)
-    } catch (error) {
-      const statuses = await this.statuses().catch(() => ['no page'])
-      throw new Error(`${error.message}; statuses: ${statuses.join()}; waited for ${condition}`)
-    }
-  }
-
-  waitStatus(...keys) {
-    return this.wait((wanted) => wanted.includes(document.querySelector('#status').dataset.key), keys)
-  }
-
-  text(selector) {
-    return this.page.$eval(selector, (element) => element.textContent)
-  }
-
-  statuses() {
-    return this.page.evaluate(() => window.statuses)
-  }
-
-  waitConnected(count = 1) {
-    return this.wait((n) => document.querySelectorAll('.tile[data-state=connected]').length === n, count)
-  }
-
-  /** Waits until `count` more frames of the (first) peer's video were decoded. */
-  async framesAdvance(count = 5) {
-    const frames = async () => {
-      const [member] = duet.room.members.values()
-      const report = await member.call.pc.getStats()
-      return [...report.values()]
-        .filter((s) => s.type === 'inbound-rtp' && s.kind === 'video')
-        .reduce((sum, s) => sum + s.framesDecoded, 0)
-    }
-    const before = await this.page.evaluate(frames)
-    await this.wait(`(${frames})().then((n) => n >= ${before + count})`)
-  }
-
-  /** Watches the peer's picture from now on; `longestGap` tells its longest standstill in milliseconds. */
-  watchPicture() {
-    return this.page.evaluate(() => {
-      const video = document.querySelector('.tile video')
-      window.picture = { last: performance.now(), gap: 0, frames: 0 }
-      const frame = () => {
-        const now = performance.now()
-        window.picture.gap = Math.max(window.picture.gap, now - window.picture.last)
-        window.picture.last = now
-        window.picture.frames++
-        video.requestVideoFrameCallback(frame)
-      }
-      video.requestVideoFrameCallback(frame)
-    })
-  }
-
-  longestGap() {
-    return this.page.evaluate(() => Math.max(window.picture.gap, performance.now() - window.picture.last))
-  }
-
-  /** Watches the peer connection; `connectionStates` tells how it fared, or that it is another one now. */
-  watchConnection() {
-    return this.page.evaluate(() => {
-      const { pc } = [...duet.room.members.values()][0].call
-      pc.states = [pc.connectionState]
-      pc.addEventListener('connectionstatechange', () => pc.states.push(pc.connectionState))
-    })
-  }
-
-  connectionStates() {
-    return this.page.evaluate(() => [...duet.room.members.values()].map(({ call }) => call.pc.states ?? 'another one'))
-  }
-
-  /** Keeps what each `joined` from now on says, in `window.joins`. */
-  watchJoins() {
-    return this.page.evaluate(() => {
-      window.joins = []
-      duet.room.signaling.addEventListener('joined', ({ detail }) => window.joins.push(detail))
-    })
-  }
-
-  async say(words) {
-    await this.page.type('#chat-text', words)
-    await this.page.keyboard.press('Enter')
-  }
-
-  waitChat(words) {
-    return this.wait((w) => [...document.querySelectorAll('#chat-log .other span')].some((e) => e.textContent === w), words)
-  }
-
-  close() {
-    return this.page.close()
-  }
 }

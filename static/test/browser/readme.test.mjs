@@ -32,7 +32,7 @@ async function serve() {
 const playing = (page) =>
   page.waitForFunction(() => window.state?.() === 'connected' && remote.videoWidth > 0 && remote.currentTime > 1, { timeout: 30_000 })
 
-test("the README's own client makes a call, and again after either side is refreshed", async () => {
+test("22 | the README's own client makes a call, and again after either side is refreshed | Chromium ↔ Chromium", async () => {
   const { origin, close } = await serve()
   try {
     const [ada, bob] = await Promise.all([launch(CAMERA), launch(CAMERA)])

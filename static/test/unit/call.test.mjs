@@ -66,11 +66,12 @@ function pair({ delays = [1, 1] } = {}) {
 
 const agreed = ({ older, newer }) => {
   for (const side of [older, newer]) {
-    assert.equal(side.pc.signalingState, 'stable')
+    assert.equal(side.call.pc.signalingState, 'stable')
     assert.deepEqual(side.troubles, [])
   }
-  assert.equal(older.pc.currentRemoteDescription.sdp.split('setup')[0], newer.pc.currentLocalDescription.sdp.split('setup')[0])
-  assert.equal(newer.pc.currentRemoteDescription.sdp.split('setup')[0], older.pc.currentLocalDescription.sdp.split('setup')[0])
+  const [a, b] = [older.call.pc, newer.call.pc]
+  assert.equal(a.currentRemoteDescription.sdp.split('setup')[0], b.currentLocalDescription.sdp.split('setup')[0])
+  assert.equal(b.currentRemoteDescription.sdp.split('setup')[0], a.currentLocalDescription.sdp.split('setup')[0])
 }
 
 test('the newcomer offers, the other side holds its own offer: one offer, one answer, no glare', async () => {
@@ -293,13 +294,206 @@ test('ICE restarts: 2 s after disconnected, at once after failed, then with grow
   await clock.advance(1)
   assert.equal(pc.restarts, 2)
   await call.receive(answerOf('again'))
-  await clock.advance(9_999)
+  await clock.advance(5_999)
   assert.equal(pc.restarts, 2)
   await clock.advance(1)
   assert.equal(pc.restarts, 3)
+  await call.receive(answerOf('again'))
   pc.connection('connected')
   await clock.advance(120_000)
   assert.equal(pc.restarts, 3)
+  assert.equal(call.pc, pc)
+})
+
+/** Takes both from `connected` to `disconnected`, and brings across what they say in the `seconds` after. */
+async function breakDown(both, seconds, sides = [both.older, both.newer]) {
+  for (const side of sides) side.call.pc.connection('disconnected')
+  for (let s = 0; s < seconds; s++) {
+    await both.clock.advance(1_000)
+    await both.quiet()
+  }
+}
+
+async function connected(both) {
+  await both.quiet()
+  for (const side of [both.older, both.newer]) side.call.pc.connection('connected')
+}
+
+for (const [who, choose] of Object.entries({
+  'the polite side': ({ newer }) => [newer],
+  'the impolite side': ({ older }) => [older],
+  'both sides at once': ({ older, newer }) => [older, newer],
+})) {
+  test(`three restarts in vain, then a rebuild: ${who}`, async () => {
+    const both = pair()
+    const rebuilt = []
+    for (const side of [both.older, both.newer]) side.call.addEventListener('rebuilt', () => rebuilt.push(side))
+    await connected(both)
+    await both.clock.advance(10_000)
+    const before = [both.older.call.pc, both.newer.call.pc]
+    const used = both.newer.call.files
+    await breakDown(both, 19, choose(both))
+    assert.deepEqual(rebuilt, [])
+    await breakDown(both, 3, [])
+    agreed(both)
+    assert.ok(rebuilt.includes(both.older) && rebuilt.includes(both.newer))
+    for (const pc of before) assert.equal(pc.signalingState, 'closed')
+    assert.ok(!before.includes(both.older.call.pc) && !before.includes(both.newer.call.pc))
+    assert.equal(both.newer.call.files, used, 'files go on')
+    assert.deepEqual([both.older.call.state, both.newer.call.state], ['unstable', 'unstable'])
+    await connected(both)
+    assert.deepEqual([both.older.call.state, both.newer.call.state], ['connected', 'connected'])
+    const count = FakePeerConnection.all.length
+    await breakDown(both, 60, [])
+    assert.equal(FakePeerConnection.all.length, count)
+    // What is sent is what was sent before, and what was said goes over the new channel.
+    for (const { call } of [both.older, both.newer]) {
+      assert.ok(call.pc.transceivers.some((t) => t.currentTrack?.kind === 'video'))
+      call.pc.channel.readyState = 'open'
+      assert.ok(call.say({ type: 'chat' }))
+      assert.equal(call.pc.channel.sent.length, 1)
+    }
+  })
+}
+
+test('storm: broken paths, crossing restarts and rebuilds, slow delivery; it ends in agreement', async () => {
+  let rebuilds = 0
+  for (let seed = 1; seed <= 60; seed++) {
+    const random = seeded(seed)
+    const both = pair({ delays: [1 + Math.floor(random() * 6), 1 + Math.floor(random() * 6)] })
+    const sides = [both.older, both.newer]
+    for (const side of sides) side.call.addEventListener('rebuilt', () => rebuilds++)
+    await connected(both)
+    for (let s = 0; s < 60; s++) {
+      if (random() < 0.3) sides[Math.floor(random() * 2)].call.pc.connection(random() < 0.7 ? 'disconnected' : 'failed')
+      if (random() < 0.1) sides[Math.floor(random() * 2)].call.pc.change()
+      if (random() < 0.05) sides[Math.floor(random() * 2)].call.networkChanged()
+      await both.clock.advance(random() * 2_000)
+      await both.deliver(random() < 0.5 ? 0 : 1, 1 + Math.floor(random() * 3))
+    }
+    // The path is back: it connects once both mean the same connection.
+    for (let s = 0; s < 90; s++) {
+      await both.quiet()
+      await both.clock.advance(1_000)
+    }
+    await connected(both)
+    agreed(both)
+    const open = FakePeerConnection.all.filter((pc) => pc.signalingState !== 'closed')
+    assert.deepEqual(open, [both.older.call.pc, both.newer.call.pc].sort((a, b) => FakePeerConnection.all.indexOf(a) - FakePeerConnection.all.indexOf(b)))
+    FakePeerConnection.all = []
+    for (const { call } of sides) call.close()
+  }
+  assert.ok(rebuilds > 60, `${rebuilds} rebuilds`)
+})
+
+/** One call whose path broke for good, with a peer that answers each restart; up to the rebuild. */
+async function rebuilt() {
+  const all = setUp({ tracks: [camera()] })
+  const theirs = (ufrag, fingerprint) => ({
+    type: 'answer', from: 'you', sdp: `a=ice-ufrag:${ufrag}\r\na=fingerprint:sha-256 ${fingerprint}\r\na=setup:active\r\n`,
+  })
+  await settle()
+  await all.call.receive(theirs('a', 'OLD'))
+  all.call.pc.connection('connected')
+  all.call.pc.connection('disconnected')
+  for (const ms of [2_000, 5_000, 6_000]) {
+    await all.clock.advance(ms)
+    await all.call.receive(theirs('a', 'OLD'))
+  }
+  await all.clock.advance(7_000)
+  assert.notEqual(all.call.pc, all.pc)
+  return { ...all, theirs, pc: all.call.pc }
+}
+
+test('after a rebuild, what the peer had sent before it knew is dropped', async () => {
+  const { call, pc, theirs, troubles } = await rebuilt()
+  await call.receive({ ...theirs('a', 'OLD'), type: 'offer' })
+  await call.receive(theirs('a', 'OLD'))
+  await call.receive({ type: 'candidate', from: 'you', candidate: null })
+  assert.equal(pc.signalingState, 'have-local-offer')
+  await call.receive(theirs('b', 'NEW'))
+  await call.receive(candidateOf('b'))
+  assert.deepEqual([pc.signalingState, pc.candidates.map((c) => c?.candidate)], ['stable', ['candidate:1']])
+  assert.deepEqual(troubles, [])
+})
+
+test('a peer that does not rebuild is taken as it is once the offer had to be sent again', async () => {
+  const { call, clock, pc, theirs, types } = await rebuilt()
+  await call.receive(theirs('a', 'OLD'))
+  const count = types().length
+  await clock.advance(10_000)
+  assert.equal(types().length, count + 1)
+  await call.receive(theirs('a', 'OLD'))
+  assert.equal(pc.signalingState, 'stable')
+})
+
+test('a connection that can no longer apply an answer is rebuilt, once its path is down', async () => {
+  const { call, clock, pc } = setUp()
+  await settle()
+  await call.receive(answerOf('a'))
+  pc.connection('connected')
+  pc.connection('disconnected')
+  await clock.advance(2_000)
+  pc.setRemoteDescription = async () => {
+    throw new Error('InvalidAccessError: Failed to set SSL role for the transport')
+  }
+  await call.receive(answerOf('b'))
+  await clock.advance(5_000)
+  assert.notEqual(call.pc, pc)
+})
+
+test('an operation that never ends does not hold up what comes after a rebuild', async () => {
+  const both = pair()
+  await connected(both)
+  const stuck = both.older.call.pc
+  stuck.setRemoteDescription = stuck.setLocalDescription = () => new Promise(() => {})
+  both.newer.call.pc.change()
+  await settle()
+  await both.deliver(1)
+  await breakDown(both, 40)
+  await connected(both)
+  agreed(both)
+})
+
+test('a changed network: restart at once where the path is down or silent, not where it lives', async () => {
+  const all = setUp()
+  const { call, clock, pc } = all
+  await settle()
+  await call.receive(answerOf('a'))
+  pc.connection('connected')
+  call.networkChanged()
+  await settle()
+  pc.bytesReceived++
+  await clock.advance(5_000)
+  assert.equal(pc.restarts, 0)
+  call.networkChanged()
+  await clock.advance(2_000)
+  await clock.advance(0)
+  assert.equal(pc.restarts, 1, 'nothing came for 2 s')
+  await call.receive(answerOf('b'))
+  await clock.advance(10_000)
+  pc.connection('disconnected')
+  call.networkChanged()
+  await clock.advance(0)
+  assert.equal(pc.restarts, 2)
+  call.close()
+  call.networkChanged()
+  assert.equal(clock.pending, 0)
+})
+
+test('video limits: set after the negotiation, kept, changed', async () => {
+  const limits = { maxBitrate: 500_000, scaleResolutionDownBy: 2 }
+  const { call, pc } = setUp({ tracks: [camera()], limits })
+  await settle()
+  const sender = () => pc.transceivers.find((t) => t.kind === 'video').sender
+  assert.deepEqual(sender().parameters.encodings, [{}])
+  await call.receive(answerOf('a'))
+  assert.deepEqual(sender().parameters.encodings, [limits])
+  await call.setLimits({ maxBitrate: 100_000, scaleResolutionDownBy: 4 })
+  assert.equal(sender().parameters.encodings[0].maxBitrate, 100_000)
+  const { call: none, troubles } = setUp({ offersFirst: false })
+  await none.setLimits(limits)
+  assert.deepEqual(troubles, [])
 })
 
 test('not connected after 15 s: unanswered, or blocked', async () => {
@@ -360,6 +554,7 @@ test('data: only while the channel is open; nonsense is reported', () => {
   assert.deepEqual(heard, [{ type: 'chat' }])
   assert.equal(troubles.length, 1)
   assert.deepEqual(pc.channel.options, { negotiated: true, id: 0 })
+  assert.deepEqual(pc.channels.files.options, { negotiated: true, id: 1 })
 })
 
 test('close ends everything, once', async () => {

@@ -115,11 +115,20 @@ class FakeTransceiver {
     this.direction = direction
     this.currentTrack = track
     this.receiver = { track: Object.assign(new EventTarget(), { kind, readyState: 'live', muted: false }) }
-    this.sender = { replaceTrack: async (t) => void (this.currentTrack = t) }
+    this.sender = {
+      parameters: { encodings: [{}] },
+      replaceTrack: async (t) => void (this.currentTrack = t),
+      getParameters: () => structuredClone(this.sender.parameters),
+      setParameters: async (p) => void (this.sender.parameters = p),
+    }
   }
 }
 
+/** How the operations of a closed connection end. */
+const forever = () => new Promise(() => {})
+
 let ufragCount = 0
+let fingerprints = 0
 
 /**
  * An RTCPeerConnection reduced to its signaling: the state machine with implicit rollback, the chain
@@ -138,6 +147,11 @@ export class FakePeerConnection extends EventTarget {
   restarts = 0
   transceivers = []
   rollbacks = 0
+  /** Data channels by label. */
+  channels = {}
+  /** What getStats reports of the one path that there is. */
+  bytesReceived = 0
+  fingerprint = `sha-256 ${++fingerprints}`
   /** What an answer of ours says about DTLS. */
   answerSetup = 'active'
   /** Microtask turns that setLocalDescription takes. */
@@ -180,8 +194,11 @@ export class FakePeerConnection extends EventTarget {
   getTransceivers() {
     return this.transceivers
   }
+  get channel() {
+    return this.channels.duet
+  }
   createDataChannel(label, options) {
-    this.channel = Object.assign(new EventTarget(), {
+    this.channels[label] = Object.assign(new EventTarget(), {
       label,
       options,
       readyState: 'connecting',
@@ -190,9 +207,16 @@ export class FakePeerConnection extends EventTarget {
       send(text) {
         this.sent.push(JSON.parse(text))
       },
+      close() {
+        this.readyState = 'closed'
+        this.dispatchEvent(new Event('close'))
+      },
     })
     this.change()
-    return this.channel
+    return this.channels[label]
+  }
+  async getStats() {
+    return new Map([['pair', { type: 'candidate-pair', bytesReceived: this.bytesReceived, responsesReceived: 0 }]])
   }
   getConfiguration() {
     return this.configuration
@@ -213,6 +237,7 @@ export class FakePeerConnection extends EventTarget {
   setLocalDescription() {
     return this.#operate(async () => {
       for (let i = 0; i < this.delay; i++) await null
+      if (this.signalingState === 'closed') return forever()
       if (this.signalingState === 'have-remote-offer') return this.#settleAnswer('answer')
       this.#offered = this.#wants
       if (this.#pendingUfrag) this.#ufrag = this.#pendingUfrag
@@ -224,6 +249,7 @@ export class FakePeerConnection extends EventTarget {
   setRemoteDescription({ type, sdp }) {
     return this.#operate(async () => {
       await null
+      if (this.signalingState === 'closed') return forever()
       if (type === 'offer') {
         if (this.signalingState === 'have-local-offer') this.#rollback()
         this.pendingRemoteDescription = { type, sdp }
@@ -290,13 +316,13 @@ export class FakePeerConnection extends EventTarget {
   }
 
   #operate(operation) {
-    const result = this.#chain.then(() => (this.signalingState === 'closed' ? new Promise(() => {}) : operation()))
+    const result = this.#chain.then(() => (this.signalingState === 'closed' ? forever() : operation()))
     this.#chain = result.catch(() => {})
     return result
   }
 
   #sdp(setup) {
-    return `v=0\r\na=ice-ufrag:${this.#ufrag}\r\na=setup:${setup}\r\na=changes:${this.#wants}\r\n`
+    return `v=0\r\na=ice-ufrag:${this.#ufrag}\r\na=fingerprint:${this.fingerprint}\r\na=setup:${setup}\r\na=changes:${this.#wants}\r\n`
   }
 }
 

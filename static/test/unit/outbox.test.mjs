@@ -94,3 +94,12 @@ test('what was held goes back to its old place', () => {
   outbox.release()
   assert.deepEqual(outbox.take(), [{ ...say('a', 'x'), seq: 2 }, { ...say('b', 'x'), seq: 3 }])
 })
+
+test('what is not due waits, and what comes after it', () => {
+  const outbox = new Outbox()
+  outbox.add(say('a'), undefined, 10)
+  outbox.add(say('b'), undefined, 5)
+  assert.deepEqual([outbox.take(9), outbox.nextDue], [[], 10])
+  assert.deepEqual(outbox.take(10).map((m) => m.seq), [1, 2])
+  assert.equal(outbox.nextDue, undefined)
+})

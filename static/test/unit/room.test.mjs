@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { MAX_CHAT, Room } from '../../js/room.js'
-import { FakeClock } from './fakes.mjs'
+import { MAX_CHAT, Room, videoLimits } from '../../js/room.js'
+import { Call } from '../../js/call.js'
+import { FakeClock, FakeMediaStream, FakePeerConnection, settle } from './fakes.mjs'
 
 class FakeSignaling extends EventTarget {
   sent = []
   accepts = true
   connect() {}
+  probe() {
+    this.probed = true
+  }
   send(message) {
     this.sent.push(message)
     return this.accepts
@@ -46,6 +50,12 @@ class FakeCall extends EventTarget {
   setIceServers(iceServers) {
     this.iceServers = iceServers
   }
+  async setLimits(limits) {
+    this.limits = limits
+  }
+  networkChanged() {
+    this.looked = true
+  }
   close() {
     this.to('closed')
   }
@@ -55,12 +65,12 @@ class FakeCall extends EventTarget {
   }
 }
 
-function setUp() {
+function setUp(options) {
   const clock = new FakeClock()
   const signaling = new FakeSignaling()
-  const room = new Room({ signaling, clock, media: { audio: true, video: false }, newCall: (options) => new FakeCall(options) })
+  const room = new Room({ signaling, clock, media: { audio: true, video: false }, newCall: (o) => new FakeCall(o), ...options })
   const events = []
-  for (const type of ['member', 'member-left', 'member-back', 'chat', 'closed']) {
+  for (const type of ['member', 'member-left', 'member-away', 'member-back', 'member-change', 'message', 'track', 'chat', 'closed']) {
     room.addEventListener(type, ({ detail }) => events.push([type, detail]))
   }
   const left = () => events.filter(([type]) => type === 'member-left').map(([, { member, reason }]) => `${member.id} ${reason}`)
@@ -151,7 +161,7 @@ test('away and back', () => {
   assert.deepEqual([room.members.get('a').presence, call('a').away], ['away', true])
   hear('peer-back', 'a')
   assert.deepEqual([room.members.get('a').presence, call('a').away], ['here', false])
-  assert.equal(events.at(-1)[0], 'member-back')
+  assert.deepEqual(events.slice(-4).map(([type]) => type), ['member-away', 'member-change', 'member-back', 'member-change'])
   hear('peer-away', 'nobody')
 })
 
@@ -184,12 +194,14 @@ test('chat and media states travel over the data channel; nonsense does not', ()
   assert.deepEqual(call('a').said[1], { type: 'media', audio: true, video: false })
   room.setMedia({ audio: false, video: false })
   assert.deepEqual(call('a').said[2], { type: 'media', audio: false, video: false })
+  room.setMedia({ audio: false, video: true, screen: true })
+  assert.deepEqual(call('a').said[3], { type: 'media', audio: false, video: true, screen: true })
   const say = (detail) => call('a').dispatchEvent(new CustomEvent('data', { detail }))
   say({ type: 'chat', text: 'hello' })
   say({ type: 'media', audio: false, video: true })
   for (const nonsense of [null, 1, [], {}, { type: 'chat' }, { type: 'chat', text: 1 }, { type: 'media' }]) say(nonsense)
   assert.deepEqual(events.filter(([type]) => type === 'chat').map(([, { from, text }]) => [from.name, text]), [['Ada', 'hello']])
-  assert.deepEqual(room.members.get('a').media, { audio: false, video: true })
+  assert.deepEqual(room.members.get('a').media, { audio: false, video: true, screen: false })
   hear('peer-left', 'a', { reason: 'left' })
 })
 
@@ -205,6 +217,69 @@ test('tracks and relay credentials reach every call, now and later', async () =>
   assert.deepEqual(call('a').iceServers, [{ urls: 'turn:x' }])
 })
 
+test('relay credentials that the server renews; own servers stay beside them', () => {
+  const { signaling, joined, call } = setUp({ iceServers: [{ urls: 'stun:own' }], iceTransportPolicy: 'relay' })
+  joined({ peers: [{ id: 'a' }] })
+  assert.deepEqual(call('a').options.iceServers, [{ urls: 'stun:own' }])
+  assert.equal(call('a').options.iceTransportPolicy, 'relay')
+  signaling.say('message', { type: 'ice-servers', iceServers: [{ urls: 'turn:new' }] })
+  assert.deepEqual(call('a').iceServers, [{ urls: 'stun:own' }, { urls: 'turn:new' }])
+  signaling.say('message', { type: 'peer-joined', peer: { id: 'b' } })
+  assert.deepEqual(call('b').options.iceServers.length, 2)
+})
+
+test('messages of an application, over the server', () => {
+  const { room, signaling, events, joined } = setUp()
+  joined({ peers: [{ id: 'a', name: 'Ada' }] })
+  signaling.say('message', { type: 'message', from: 'a', data: { x: 1 } })
+  signaling.say('message', { type: 'message', from: 'nobody', data: 1 })
+  const [[, { from, data }], ...more] = events.filter(([type]) => type === 'message')
+  assert.deepEqual([from.name, data, more.length], ['Ada', { x: 1 }, 0])
+  assert.ok(room.send('hello'))
+  room.send('hello', 'a')
+  signaling.accepts = false
+  assert.equal(room.send('hello'), false)
+  assert.deepEqual(signaling.sent.slice(0, 2), [{ type: 'message', data: 'hello' }, { type: 'message', data: 'hello', to: 'a' }])
+})
+
+test('a changed network reaches every connection; waking up only the signaling', () => {
+  const { room, signaling, joined, call } = setUp()
+  joined({ peers: [{ id: 'a' }] })
+  room.probe()
+  assert.deepEqual([signaling.probed, call('a').looked], [true, undefined])
+  room.networkChanged()
+  assert.ok(call('a').looked)
+})
+
+test('video: shared among the members, bounded by the quality; a screen keeps its pixels', () => {
+  assert.deepEqual(videoLimits('high', 1), { maxBitrate: 2_500_000, scaleResolutionDownBy: 1 })
+  assert.deepEqual(videoLimits('high', 7), { maxBitrate: 857_142, scaleResolutionDownBy: 1 })
+  assert.deepEqual(videoLimits('medium', 7), { maxBitrate: 342_857, scaleResolutionDownBy: 2 })
+  assert.deepEqual(videoLimits('low', 7), { maxBitrate: 107_142, scaleResolutionDownBy: 4 })
+  assert.deepEqual(videoLimits('low', 7, true), { maxBitrate: 107_142, scaleResolutionDownBy: 1 })
+  assert.deepEqual(videoLimits('high', 0), videoLimits('high', 1))
+  for (const quality of ['low', 'medium', 'high']) {
+    let before = Infinity
+    for (let peers = 1; peers <= 7; peers++) {
+      const { maxBitrate } = videoLimits(quality, peers)
+      assert.ok(maxBitrate <= before && maxBitrate > 0)
+      before = maxBitrate
+    }
+  }
+  const { room, joined, hear, call } = setUp()
+  joined({ peers: [{ id: 'a' }] })
+  assert.equal(call('a').options.limits.maxBitrate, 2_500_000)
+  for (const id of ['b', 'c', 'd', 'e', 'f', 'g']) hear('peer-joined', id)
+  assert.equal(call('a').limits.maxBitrate, 857_142)
+  assert.equal((call('g').limits ?? call('g').options.limits).maxBitrate, 857_142)
+  room.setQuality('low')
+  assert.deepEqual([room.quality, call('g').limits.maxBitrate], ['low', 107_142])
+  room.setMedia({ audio: true, video: true, screen: true })
+  assert.equal(call('a').limits.scaleResolutionDownBy, 1)
+  for (const id of ['b', 'c', 'd', 'e', 'f', 'g']) hear('peer-left', id, { reason: 'left' })
+  assert.equal(call('a').limits.maxBitrate, 250_000)
+})
+
 test('the end: hanging up and being replaced end the calls, other closes do not', () => {
   const one = setUp()
   one.joined({ peers: [{ id: 'a' }] })
@@ -217,5 +292,67 @@ test('the end: hanging up and being replaced end the calls, other closes do not'
     each.call('a').to('connected')
     each.signaling.say('closed', { why: 'closed', code })
     assert.equal(each.room.members.size === 1, goesOn, `close ${code}`)
+    each.room.leave()
+    assert.equal(each.room.members.size, 0)
   }
+})
+
+test('a mesh of eight: a connection for each pair, also after a restart of the server in another order', async () => {
+  const clock = new FakeClock()
+  const [rooms, seats] = [new Map(), []] // seats: in order of arrival
+  const line = []
+  const troubles = []
+  const tell = (id, type, detail) => line.push(() => rooms.get(id).signaling.say(type, detail))
+  const enter = (id) => {
+    tell(id, 'joined', { id, peers: seats.map((each) => ({ id: each })), resumed: false, received: 0, iceServers: [] })
+    for (const other of seats) tell(other, 'message', { type: 'peer-joined', peer: { id } })
+    seats.push(id)
+  }
+  const quiet = async () => {
+    for (let i = 0; i < 200; i++) {
+      await settle()
+      if (line.length === 0) return
+      for (const deliver of line.splice(0)) deliver()
+    }
+    assert.fail('they never come to rest')
+  }
+  const agreed = () => {
+    for (const [id, { members }] of rooms) {
+      assert.equal(members.size, 7)
+      for (const [other, { call }] of members) {
+        const back = rooms.get(other).members.get(id).call
+        assert.equal(call.pc.signalingState, 'stable')
+        assert.equal(call.pc.currentRemoteDescription.sdp.split('a=setup')[0], back.pc.currentLocalDescription.sdp.split('a=setup')[0])
+      }
+    }
+  }
+  const ids = [...'abcdefgh']
+  for (const id of ids) {
+    const signaling = new FakeSignaling()
+    signaling.send = ({ to, ...m }, wanted) => {
+      line.push(() => wanted() && rooms.get(to).signaling.say('message', { ...m, from: id }))
+      return true
+    }
+    const newCall = (o) => new Call({ ...o, RTCPeerConnection: FakePeerConnection, MediaStream: FakeMediaStream, clock })
+    const room = new Room({ signaling, clock, newCall, tracks: [Object.assign(new EventTarget(), { kind: 'video' })] })
+    room.addEventListener('trouble', ({ detail }) => troubles.push(detail))
+    rooms.set(id, room)
+    enter(id)
+    if (ids.indexOf(id) % 3 === 2) await quiet() // some come one by one, some at the same time
+  }
+  await quiet()
+  agreed()
+  const before = ids.map((id) => [...rooms.get(id).members.values()].map(({ call }) => call.pc))
+  for (const room of rooms.values()) for (const { call } of room.members.values()) call.pc.connection('connected')
+  seats.length = 0
+  for (const id of 'hcafbgde') enter(id)
+  await quiet()
+  agreed()
+  assert.deepEqual(ids.map((id) => [...rooms.get(id).members.values()].map(({ call }) => call.pc)), before, 'no call was lost')
+  // Everybody adds sound at once: each pair has glare.
+  for (const room of rooms.values()) room.setTrack('audio', { kind: 'audio' })
+  await quiet()
+  agreed()
+  assert.deepEqual(troubles, [])
+  for (const room of rooms.values()) assert.equal([...room.members.values()][0].call.pc.transceivers.find((t) => t.kind === 'video').sender.parameters.encodings[0].maxBitrate, 857_142)
 })

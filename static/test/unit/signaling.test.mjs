@@ -397,3 +397,100 @@ test('a join says since which attempt the client counts', async () => {
   await next({ resumed: true })
   assert.deepEqual(sinces, [undefined, undefined, 2, 2, 4, 4, undefined, 1])
 })
+
+test('envelope: every message on the wire, both ways, with its size', () => {
+  const all = setUp({ token: 'secret' })
+  const seen = []
+  all.client.addEventListener('envelope', ({ detail }) => seen.push(detail))
+  const socket = connect(all)
+  all.client.send({ type: 'message', data: '会议' })
+  socket.say({ type: 'error', code: 'no-peer', message: 'nobody', for: 'message', ref: 1, seq: 1 })
+  socket.say({ type: 'dance', step: 1 })
+  socket.dispatchEvent(new MessageEvent('message', { data: '{' }))
+  all.client.probe()
+  assert.deepEqual(seen.map(({ direction, message }) => [direction, message.type ?? message]), [
+    ['out', 'join'], ['in', 'joined'], ['out', 'message'], ['in', 'error'], ['in', 'dance'], ['in', '{'], ['out', 'ping'],
+  ])
+  assert.equal(seen[2].bytes, new TextEncoder().encode('{"type":"message","data":"会议","seq":1}').length)
+  assert.equal(seen[2].at, all.clock.now())
+  assert.deepEqual(seen[4].message, { type: 'dance', step: 1 })
+})
+
+test('a listener of `envelope` may leave', () => {
+  const all = setUp()
+  all.client.addEventListener('envelope', ({ detail }) => detail.message.type === 'joined' && all.client.leave())
+  connect(all)
+  assert.equal(all.client.state, 'closed')
+  assert.equal(all.clock.pending, 0)
+})
+
+test('slow motion: messages are held, in order; pings and acks are not', async () => {
+  const all = setUp()
+  all.client.delay = 1_000
+  all.client.connect()
+  const socket = FakeWebSocket.last
+  socket.accept()
+  assert.deepEqual(socket.sent, [])
+  await all.clock.advance(1_000)
+  assert.deepEqual(socket.sent.map((m) => m.type), ['join'])
+  socket.say(joined())
+  all.client.send(offer('a'))
+  await all.clock.advance(400)
+  all.client.send(offer('b'))
+  let wanted = true
+  all.client.send(offer('c'), () => wanted)
+  all.client.probe()
+  assert.deepEqual(socket.sent.map((m) => m.type), ['join', 'ping'])
+  await all.clock.advance(600)
+  assert.deepEqual(counted(socket).map((m) => m.sdp), ['a'])
+  wanted = false
+  all.client.delay = 0
+  all.client.send(offer('d'))
+  await all.clock.advance(399)
+  assert.equal(counted(socket).length, 1, 'd waits behind b')
+  await all.clock.advance(1)
+  assert.deepEqual(counted(socket).map((m) => [m.sdp, m.seq]), [['a', 1], ['b', 2], ['d', 3]])
+  all.client.delay = 1_000
+  all.client.send(offer('e'))
+  all.client.leave()
+  assert.deepEqual(counted(socket).slice(3).map((m) => m.type), ['offer', 'leave'], 'the end waits for nothing')
+})
+
+test('slow motion: what was held when the connection broke goes out on the next', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.delay = 1_000
+  all.client.send(offer('a'))
+  socket.end(1006)
+  all.client.probe()
+  FakeWebSocket.last.accept()
+  await all.clock.advance(1_000)
+  FakeWebSocket.last.say(joined({ resumed: true }))
+  await all.clock.advance(1_000)
+  assert.deepEqual(counted(FakeWebSocket.last).map((m) => [m.sdp, m.seq]), [['a', 1]])
+})
+
+test('new relay credentials are a message like others, and counted', () => {
+  const all = setUp()
+  const socket = connect(all)
+  socket.say({ type: 'ice-servers', iceServers: [{ urls: 'turn:x' }], seq: 1 })
+  socket.say({ type: 'ice-servers', iceServers: 'nonsense', seq: 2 })
+  socket.say({ type: 'peer-joined', peer: { id: 'you' }, seq: 3 })
+  assert.deepEqual(all.of('message').map((m) => m.type), ['ice-servers', 'peer-joined'])
+})
+
+test('the network changes: whoever wants to know is told, others probe', () => {
+  const [window, connection] = [new EventTarget(), new EventTarget()]
+  const document = Object.assign(new EventTarget(), { visibilityState: 'visible' })
+  const end = new AbortController()
+  const heard = []
+  const client = { probe: () => heard.push('probe'), leave: () => heard.push('leave'), networkChanged: () => heard.push('network') }
+  followPage(client, { window, document, connection, signal: end.signal })
+  window.dispatchEvent(new Event('online'))
+  connection.dispatchEvent(new Event('change'))
+  window.dispatchEvent(new Event('pageshow'))
+  document.dispatchEvent(new Event('visibilitychange'))
+  end.abort()
+  connection.dispatchEvent(new Event('change'))
+  assert.deepEqual(heard, ['network', 'network', 'probe', 'probe'])
+})

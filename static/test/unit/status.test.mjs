@@ -1,9 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { LocalMedia, problemOf } from '../../js/media.js'
-import { endOf, mediaNote, statusOf } from '../../js/status.js'
-import { text } from '../../js/texts.js'
-import { FakeMediaStream } from './fakes.mjs'
+import { endOf, mediaFailure, mediaNote, nameOf, pillOf, stageFailure, statusOf } from '../../js/page/status.js'
 
 const member = (state, presence = 'here', name = 'Ada') => ({ id: name, name, presence, call: { state } })
 const room = (members = [], { state = 'joined', joined = true, ended } = {}) => ({
@@ -44,77 +41,48 @@ test('the end in plain words', () => {
   assert.equal(refused({ code: 'bad-message', message: 'why' }), 'refused')
 })
 
-test('texts are filled in', () => {
-  assert.equal(text('calling', { name: '<Ada>' }), 'Calling <Ada> …')
-  assert.equal(text('calling', { name: '{name}' }), 'Calling {name} …')
-})
-
-/** Devices of which some are there; the others fail with an error of this name. */
-function devices(faults) {
-  const asked = []
-  return {
-    asked,
-    async getUserMedia(constraints) {
-      const kinds = Object.keys(constraints)
-      asked.push(kinds.join('+'))
-      const fault = kinds.map((kind) => faults[kind]).find(Boolean)
-      if (fault) throw Object.assign(new Error(), { name: fault })
-      return new FakeMediaStream(kinds.map((kind) =>
-        Object.assign(new EventTarget(), { kind, readyState: 'live', stop() { this.readyState = 'ended' } })))
-    },
+test('devices: each fault has its own text', () => {
+  const note = (faults) => mediaNote({ problems: new Map(Object.entries(faults)) })?.key
+  assert.equal(note({}), undefined)
+  assert.equal(note({ audio: 'missing', video: 'missing' }), 'media-missing-both')
+  assert.equal(note({ video: 'missing' }), 'media-missing-video')
+  assert.equal(note({ audio: 'missing' }), 'media-missing-audio')
+  assert.equal(note({ audio: 'missing', video: 'busy' }), 'media-missing-audio')
+  for (const problem of ['insecure', 'denied', 'busy', 'failed']) {
+    assert.equal(note({ video: problem }), `media-${problem}`)
+    assert.equal(mediaFailure({ problems: new Map([['video', problem]]) }), problem)
   }
-}
-
-const open = async (faults, env = {}) => {
-  const media = new LocalMedia({ devices: devices(faults), secure: true, stream: new FakeMediaStream(), ...env })
-  await media.open()
-  return { kinds: media.tracks.map((t) => t.kind), note: mediaNote(media)?.key, media }
-}
-
-test('devices: each fault has its own text, and one missing device does not cost the other', async () => {
-  const cases = [
-    [{}, ['audio', 'video'], undefined],
-    [{ video: 'NotFoundError' }, ['audio'], 'media-missing-video'],
-    [{ audio: 'NotFoundError' }, ['video'], 'media-missing-audio'],
-    [{ audio: 'NotFoundError', video: 'NotFoundError' }, [], 'media-missing-both'],
-    [{ audio: 'NotAllowedError', video: 'NotAllowedError' }, [], 'media-denied'],
-    [{ video: 'NotReadableError' }, ['audio'], 'media-busy'],
-    [{ audio: 'TypeError', video: 'TypeError' }, [], 'media-failed'],
-  ]
-  for (const [faults, kinds, note] of cases) {
-    const got = await open(faults)
-    assert.deepEqual([got.kinds, got.note], [kinds, note], JSON.stringify(faults))
-  }
-  assert.equal((await open({}, { devices: undefined, secure: false })).note, 'media-insecure')
-  assert.equal((await open({}, { devices: undefined, secure: true })).note, 'media-failed')
+  assert.equal(mediaFailure({ problems: new Map() }), undefined)
 })
 
-test('a refusal is not asked for twice', async () => {
-  const refusing = devices({ audio: 'NotAllowedError', video: 'NotAllowedError' })
-  await open({}, { devices: refusing })
-  assert.deepEqual(refusing.asked, ['audio+video'])
+test('the card in the stage: why there is nobody to be seen', () => {
+  const failure = (...args) => stageFailure(room(...args))
+  const blocked = (iceServers) => ({ ...member('blocked'), call: { state: 'blocked', pc: { getConfiguration: () => ({ iceServers }) } } })
+  assert.equal(failure(), undefined)
+  assert.deepEqual(failure([], { state: 'waiting', joined: false }), { key: 'unreachable' })
+  assert.equal(failure([], { state: 'connecting', joined: false }), undefined)
+  assert.equal(failure([], { state: 'waiting' }), undefined) // was there before: a banner says so
+  assert.deepEqual(failure([blocked([])]), { key: 'relay-missing', values: { name: 'Ada' } })
+  assert.equal(failure([blocked([{ urls: 'stun:s.example' }])]).key, 'relay-missing')
+  assert.equal(failure([blocked([{ urls: ['stun:s.example', 'turns:t.example'] }])]).key, 'blocked')
+  assert.equal(failure([member('unanswered')]).key, 'unanswered')
+  assert.equal(failure([member('unanswered', 'away')]), undefined)
+  assert.equal(failure([blocked([]), member('connected', 'here', 'Bob')]), undefined) // the tile says it
 })
 
-test('a device can be switched off and on, and pulled out', async () => {
-  const { media } = await open({})
-  const [, camera] = media.tracks
-  media.stop('video')
-  assert.equal(camera.readyState, 'ended')
-  assert.equal(media.track('video'), undefined)
-  const again = await media.ensure('video')
-  assert.equal(again, media.track('video'))
-  assert.equal(await media.ensure('video'), again)
-  again.readyState = 'ended'
-  again.dispatchEvent(new Event('ended'))
-  assert.equal(media.track('video'), undefined)
-  assert.equal(mediaNote(media).key, 'media-busy')
-  media.close()
-  assert.deepEqual(media.tracks, [])
+test('the pill', () => {
+  const pill = (members, path, state) => pillOf(room(members, { state }), path)
+  assert.equal(pill([]), 'waiting')
+  assert.equal(pill([], undefined, 'connecting'), 'connecting')
+  assert.equal(pill([member('connecting')]), 'connecting')
+  assert.equal(pill([member('connected')]), 'connecting') // until the path is known
+  assert.equal(pill([member('connected')], 'direct'), 'direct')
+  assert.equal(pill([member('connected')], 'relay'), 'relay')
+  assert.equal(pill([member('unstable')], 'direct'), 'reconnecting')
+  assert.equal(pill([member('connected')], 'direct', 'waiting'), 'reconnecting')
 })
 
-test('names of errors', () => {
-  const of = (name) => problemOf(Object.assign(new Error(), { name }))
-  assert.deepEqual(['NotAllowedError', 'SecurityError', 'NotFoundError', 'OverconstrainedError', 'NotReadableError', 'AbortError', 'TypeError'].map(of),
-    ['denied', 'denied', 'missing', 'missing', 'busy', 'busy', 'failed'])
-  assert.equal(problemOf('nonsense'), 'failed')
+test('somebody without a name has one', () => {
+  assert.equal(nameOf({ name: '' }), 'Guest')
+  assert.equal(nameOf({ name: 'Ada' }), 'Ada')
 })

@@ -1,17 +1,23 @@
 // @ts-check
-/** What the status line says: the one sentence that matters most right now. */
+/** What the status line, the pill and the cards say: the one thing that matters most right now. */
 import { text } from './texts.js'
 
-/** @import { End } from './signaling.js' */
-/** @import { Room, Member } from './room.js' */
-/** @import { LocalMedia } from './media.js' */
-/** @import { TextKey } from './texts.js' */
+/** @import { Call } from '../call.js' */
+/** @import { End } from '../signaling.js' */
+/** @import { Room, Member } from '../room.js' */
+/** @import { LocalMedia, MediaProblem } from '../media.js' */
+/** @import { TextKey, Values } from './texts.js' */
 
 /**
  * @typedef {object} Status
  * @property {TextKey} key
- * @property {Record<string, string | number>} [values]
+ * @property {Values} [values]
  * @property {'quiet' | 'busy' | 'good' | 'bad'} [level]
+ *
+ * A failure: the texts `card.KEY.title`, `.what`, `.step1` and so on.
+ * @typedef {{ key: string, values?: Values }} Failure
+ *
+ * @typedef {'direct' | 'relay' | 'reconnecting' | 'connecting' | 'waiting'} PillState
  */
 
 /**
@@ -104,9 +110,55 @@ export function endOf({ why, code = 0, error }, callIsUp = false) {
 export function mediaNote({ problems }) {
   const problem = problems.get('audio') ?? problems.get('video')
   if (!problem) return undefined
-  if (problem !== 'missing') return { key: `media-${problem}`, values: { origin: globalThis.location?.origin ?? '' } }
-  if (problems.size === 2) return { key: 'media-missing-both' }
+  if (problem !== 'missing') return { key: `media-${problem}` }
+  if (problems.get('audio') === 'missing' && problems.get('video') === 'missing') return { key: 'media-missing-both' }
   return { key: problems.has('audio') ? 'media-missing-audio' : 'media-missing-video' }
+}
+
+/**
+ * The card that explains a fault of the devices.
+ * @param {Pick<LocalMedia, 'problems'>} media
+ * @returns {MediaProblem | undefined}
+ */
+export function mediaFailure({ problems }) {
+  return problems.get('audio') ?? problems.get('video')
+}
+
+/**
+ * The card that stands in the stage: why there is nobody to be seen. It is shown only while no call
+ * is up.
+ * @param {Pick<Room, 'members' | 'signal' | 'joined' | 'ended'>} room
+ * @returns {Failure | undefined}
+ */
+export function stageFailure(room) {
+  const members = [...room.members.values()]
+  if (members.some(({ call }) => call.state === 'connected')) return undefined
+  if (!room.joined && !room.ended && room.signal.state === 'waiting') return { key: 'unreachable' }
+  for (const member of members) {
+    const values = { name: nameOf(member) }
+    if (member.call.state === 'blocked') return { key: hasRelay(member.call) ? 'blocked' : 'relay-missing', values }
+    if (member.call.state === 'unanswered' && member.presence === 'here') return { key: 'unanswered', values }
+  }
+  return undefined
+}
+
+/** @param {Pick<Call, 'pc'>} call */
+function hasRelay({ pc }) {
+  const servers = pc?.getConfiguration?.().iceServers ?? []
+  return servers.some(({ urls }) => [urls].flat().some((url) => /^turns?:/i.test(url ?? '')))
+}
+
+/**
+ * @param {Pick<Room, 'members' | 'signal'>} room
+ * @param {'direct' | 'relay' | 'unknown'} [path]  of the media, where it is known
+ * @returns {PillState}
+ */
+export function pillOf({ members, signal }, path) {
+  const states = [...members.values()].map(({ call }) => call.state)
+  const lost = signal.state !== 'joined' && signal.state !== 'idle'
+  if (states.includes('unstable') || (lost && states.includes('connected'))) return 'reconnecting'
+  if (!states.includes('connected')) return states.length === 0 && !lost ? 'waiting' : 'connecting'
+  return path === 'relay' ? 'relay' : path === 'direct' ? 'direct' : 'connecting'
 }
 
 /** @param {Pick<Member, 'name'>} member */

@@ -1,0 +1,53 @@
+// @ts-check
+/** The texts of the statistics in both languages. A test keeps the two alike. */
+
+export const en = Object.freeze({
+  'stats.empty': 'Figures appear here as soon as somebody else is in the call.',
+  'stats.bitrate': 'Bit rate',
+  'stats.up': 'sent',
+  'stats.down': 'received',
+  'stats.loss': 'Packets lost',
+  'stats.rtt': 'Round trip',
+  'stats.fps': 'Frames per second',
+  'stats.kbps': '{value} kbit/s',
+  'stats.mbps': '{value} Mbit/s',
+  'stats.ms': '{value} ms',
+  'stats.percent': '{value} %',
+  'stats.none': '–',
+  'stats.picture': '{width} × {height}',
+  'stats.path.direct': 'Direct',
+  'stats.path.relay': 'Through a relay',
+  'stats.path.unknown': 'Not connected',
+  'stats.quality.good': 'Good connection',
+  'stats.quality.fair': 'Fair connection',
+  'stats.quality.poor': 'Poor connection',
+  'stats.said': '{title}: now {now}, on average {mean}, at most {most} in the last {seconds} s.',
+  'stats.said-two': '{title}, {name}: now {now}, on average {mean}, at most {most} in the last {seconds} s.',
+  'stats.unsaid': '{title}: no figures yet.',
+})
+
+/** @type {Readonly<Record<keyof typeof en, string>>} */
+export const zh = Object.freeze({
+  'stats.empty': '有人加入通话后，这里会显示实时数据。',
+  'stats.bitrate': '码率',
+  'stats.up': '上行',
+  'stats.down': '下行',
+  'stats.loss': '丢包率',
+  'stats.rtt': '往返时延',
+  'stats.fps': '帧率',
+  'stats.kbps': '{value} kbit/s',
+  'stats.mbps': '{value} Mbit/s',
+  'stats.ms': '{value} 毫秒',
+  'stats.percent': '{value}%',
+  'stats.none': '–',
+  'stats.picture': '{width} × {height}',
+  'stats.path.direct': '直连',
+  'stats.path.relay': '经中继转发',
+  'stats.path.unknown': '未连接',
+  'stats.quality.good': '连接良好',
+  'stats.quality.fair': '连接一般',
+  'stats.quality.poor': '连接较差',
+  'stats.said': '{title}：当前 {now}，平均 {mean}，最高 {most}（最近 {seconds} 秒）。',
+  'stats.said-two': '{title}（{name}）：当前 {now}，平均 {mean}，最高 {most}（最近 {seconds} 秒）。',
+  'stats.unsaid': '{title}：暂无数据。',
+})
