@@ -51,14 +51,19 @@ func (h *Hub) RoomIDs(after RoomID, limit int) []RoomID {
 }
 
 // Inspect describes a room. The error wraps ErrNoRoom, or is ctx's.
-func (h *Hub) Inspect(ctx context.Context, room RoomID) (info RoomInfo, err error) {
-	return info, h.operate(ctx, room, func(r *Room) error {
+func (h *Hub) Inspect(ctx context.Context, room RoomID) (RoomInfo, error) {
+	var info RoomInfo
+	err := h.operate(ctx, room, func(r *Room) error {
 		info = RoomInfo{ID: r.ID, OpenedAt: r.openedAt}
 		for _, s := range r.seats {
 			info.Seats = append(info.Seats, s.info())
 		}
 		return nil
 	})
+	if err != nil {
+		return RoomInfo{}, err // the room may be writing info yet
+	}
+	return info, nil
 }
 
 func (s *seat) info() SeatInfo {
@@ -107,9 +112,10 @@ func (r *Room) kick(s *seat) {
 // Announce says data, a JSON value, to one peer or, with "", to all in a room, as a message from
 // "server". It returns how many are to get it: those for whom more operator's messages wait than fit
 // are left out. The error wraps ErrNoRoom or ErrNoSeat, or is ctx's.
-func (h *Hub) Announce(ctx context.Context, room RoomID, to PeerID, data []byte) (reached int, err error) {
+func (h *Hub) Announce(ctx context.Context, room RoomID, to PeerID, data []byte) (int, error) {
 	envelope := relayEnvelope(&Message{Kind: KindMessage, Payload: data}, "server")
-	return reached, h.operate(ctx, room, func(r *Room) error {
+	reached := 0
+	err := h.operate(ctx, room, func(r *Room) error {
 		found := to == ""
 		for _, s := range r.seats {
 			if to != "" && s.id != to {
@@ -126,6 +132,10 @@ func (h *Hub) Announce(ctx context.Context, room RoomID, to PeerID, data []byte)
 		}
 		return nil
 	})
+	if err != nil {
+		return 0, err // the room may be counting yet
+	}
+	return reached, nil
 }
 
 // An operation is an operator's command.
