@@ -16,7 +16,7 @@ TABLE         ?= bin/browser-tests.md
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench model mutants storm soak docker clean screenshots need-cc need-node need-chromium need-firefox
+.PHONY: help run build test vet test-go test-js test-browser lint fmt fuzz bench model mutants storm soak docker clean screenshots need-cc need-node need-chromium need-firefox need-proxies dashboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ test: vet test-go test-js test-browser ## run every test; installs what it needs
 vet: ## go vet
 	go vet ./...
 
-test-go: need-cc $(NODE_STAMP) ## Go tests under the race detector, fuzz seeds included
+test-go: need-cc need-proxies $(NODE_STAMP) ## Go tests under the race detector, fuzz seeds included
 	CGO_ENABLED=1 go test -race -timeout 5m ./...
 
 test-js: $(NODE_STAMP) ## types and unit tests of the page's modules
@@ -85,6 +85,9 @@ soak: ## rooms come and go, faults included, for SOAK (10m): what grows?
 screenshots: $(NODE_STAMP) need-chromium build ## pictures of every state of the page into bin/screenshots, the README's into docs
 	CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet npm --prefix $(JS) run --silent screenshots
 
+dashboard: need-proxies ## draw docs/dashboard.svg: four minutes of made-up calls, seen by Prometheus
+	DUET_DASHBOARD=$(CURDIR)/docs/dashboard.svg go test -count=1 -run TestDashboardPicture -timeout 10m ./cmd/duet
+
 docker: ## build the container image duet
 	docker build --build-arg VERSION=$(VERSION) -t duet .
 
@@ -116,3 +119,12 @@ need-chromium:
 need-firefox:
 	@$(FIND_FIREFOX) >/dev/null || { $(INSTALL) firefox-esr; } || \
 		echo "Firefox is not here: its rows are skipped. Install it (on Debian: apt-get install firefox-esr) or say where it is: FIREFOX=/path"
+
+# The proxies of docs/proxies, and Prometheus for the dashboard. Without one of them its tests are skipped.
+# Their packages start them as services where systemd runs: there it is left to you.
+need-proxies:
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	for p in nginx:nginx-light caddy:caddy haproxy:haproxy prometheus:prometheus; do \
+		command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	test -z "$$missing" || { test ! -d /run/systemd/system && { $(INSTALL) $$missing; }; } || \
+		echo "Not here, so their tests are skipped:$$missing. Install them (on Debian: apt-get install$$missing)"

@@ -11,13 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// AdminHandler returns the operator's routes: /metrics (Prometheus) with what g gathers, and
-// /debug/pprof/. They belong on a listener of their own that the public cannot reach.
-func AdminHandler(g prometheus.Gatherer) http.Handler {
+// AdminHandler returns the operator's routes: /metrics (Prometheus) with what g gathers, /debug/pprof/,
+// and o's API. They belong on a listener of their own that the public cannot reach.
+func AdminHandler(g prometheus.Gatherer, o *Operator) http.Handler {
 	r := chi.NewRouter()
 	r.Use(refuseRebinding)
 	r.Get("/", func(w http.ResponseWriter, _ *http.Request) {
-		plainText(w, http.StatusOK, "duet, operator's side: /metrics and /debug/pprof/")
+		plainText(w, http.StatusOK, "duet, operator's side: /metrics, /debug/pprof/ and /openapi.json")
 	})
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
 	r.Get("/debug/pprof/*", pprof.Index)
@@ -26,6 +26,7 @@ func AdminHandler(g prometheus.Gatherer) http.Handler {
 	r.Get("/debug/pprof/symbol", pprof.Symbol)
 	r.Post("/debug/pprof/symbol", pprof.Symbol)
 	r.Get("/debug/pprof/trace", pprof.Trace)
+	o.routes(r)
 	return r
 }
 

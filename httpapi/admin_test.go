@@ -14,7 +14,7 @@ import (
 func TestAdminHandler(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	newRefusedCounter(reg)
-	h := AdminHandler(reg)
+	h := AdminHandler(reg, off(reg))
 	for target, part := range map[string]string{
 		"/":                         "/metrics",
 		"/metrics":                  `duet_http_refused_total{reason="origin"} 0`,
@@ -31,7 +31,7 @@ func TestAdminHandler(t *testing.T) {
 }
 
 func TestLoopbackAdminRefusesRebinding(t *testing.T) {
-	h := AdminHandler(prometheus.NewRegistry())
+	h := AdminHandler(prometheus.NewRegistry(), off(prometheus.NewRegistry()))
 	for _, tt := range []struct {
 		local, host string
 		want        int

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"flag"
@@ -67,7 +68,8 @@ type service struct {
 	api      *API
 	patience time.Duration // how long a client waits for something before its test fails
 	dialNet  func() (net.Conn, error)
-	addr     string // of the TCP listener; "" over pipes
+	addr     string      // of the TCP listener; "" over pipes
+	secure   *tls.Config // a caller's (see TestTLSCuts); nil = without TLS
 }
 
 // serveTCP serves on loopback until the test ends.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -213,8 +214,10 @@ type caller struct {
 	hangingUp func(sent, received int) // called before it leaves, with the bytes of this connection
 	calls     bool                     // the one that calls, or the one that is called
 	deadline  time.Time
+	secure    *tls.Config // nil = without TLS
 
-	conn *meteredConn
+	conn *meteredConn // as the network sees it
+	over net.Conn     // the same, or TLS over it
 	in   *bufio.Reader
 
 	seated  bool
@@ -276,8 +279,8 @@ func newCall(s *service, number, try int) (a, b *caller) {
 	deadline := time.Now().Add(30 * time.Second)
 	nothing := func(int, int) {}
 	room := fmt.Sprintf("call %06d.%d", number, try)
-	a = &caller{room: room, key: key("A"), dial: direct, hangingUp: nothing, calls: true, deadline: deadline}
-	b = &caller{room: room, key: key("B"), dial: direct, hangingUp: nothing, deadline: deadline}
+	a = &caller{room: room, key: key("A"), dial: direct, hangingUp: nothing, calls: true, deadline: deadline, secure: s.secure}
+	b = &caller{room: room, key: key("B"), dial: direct, hangingUp: nothing, deadline: deadline, secure: s.secure}
 	return a, b
 }
 
@@ -321,9 +324,13 @@ func (c *caller) connect(joined func()) error {
 		return err
 	}
 	c.conn = &meteredConn{TCPConn: conn.(*net.TCPConn)}
-	c.in = bufio.NewReader(c.conn)
+	c.over = c.conn
+	if c.secure != nil {
+		c.over = tls.Client(c.conn, c.secure)
+	}
+	c.in = bufio.NewReader(c.over)
 	c.conn.SetDeadline(c.deadline)
-	if _, err := io.WriteString(c.conn, handshake); err != nil {
+	if _, err := io.WriteString(c.over, handshake); err != nil {
 		return errCut
 	}
 	if err := readUpgrade(c.in); err != nil {
@@ -488,7 +495,7 @@ func (c *caller) ack() error {
 
 // write sends a message. That it could not is found by read, after what has arrived until then.
 func (c *caller) write(text string) error {
-	_, err := c.conn.Write(textFrame(text))
+	_, err := c.over.Write(textFrame(text))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}

@@ -30,9 +30,10 @@ func newOriginPolicy(origins []string) originPolicy {
 }
 
 // allows reports whether the page at origin may connect to host, the request's Host. With a list the
-// whole origin has to be in it. Without one, host and port must be the request's own; the scheme is
-// left out, because behind a proxy that ends TLS the server cannot know it.
-func (p originPolicy) allows(origin, host string) bool {
+// whole origin has to be in it. Without one, host and port must be the request's own, and the scheme
+// https where the request came over TLS; else it is left out, because behind a proxy that ends TLS the
+// server cannot know it.
+func (p originPolicy) allows(origin, host string, secure bool) bool {
 	canonical, err := ParseOrigin(origin)
 	if err != nil {
 		return false
@@ -42,7 +43,7 @@ func (p originPolicy) allows(origin, host string) bool {
 	}
 	scheme, own, _ := strings.Cut(canonical, "://")
 	name, port, err := splitHost(host)
-	if err != nil || defaultPort(scheme) == "" {
+	if err != nil || defaultPort(scheme) == "" || secure && scheme != "https" {
 		return false
 	}
 	if port != "" && port != defaultPort(scheme) {
@@ -56,7 +57,7 @@ func (p originPolicy) allows(origin, host string) bool {
 func (a *API) checkOrigin(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origins := r.Header["Origin"]
-		if len(origins) == 0 || len(origins) == 1 && a.origins.allows(origins[0], r.Host) {
+		if len(origins) == 0 || len(origins) == 1 && a.origins.allows(origins[0], r.Host, r.TLS != nil) {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -47,7 +47,7 @@ func TestOriginPolicy(t *testing.T) {
 		{"a star is no wildcard", []string{"*"}, "https://evil.example", "duet.example", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := newOriginPolicy(tt.listed).allows(tt.origin, tt.host); got != tt.want {
+			if got := newOriginPolicy(tt.listed).allows(tt.origin, tt.host, false); got != tt.want {
 				t.Errorf("origin %q, host %q, listed %q: %t", tt.origin, tt.host, tt.listed, got)
 			}
 		})
@@ -56,7 +56,7 @@ func TestOriginPolicy(t *testing.T) {
 
 // A list of which nothing could be read must not fall back to the page's own origin, nor to everybody's.
 func TestUnreadableListAllowsNobody(t *testing.T) {
-	if newOriginPolicy([]string{"*"}).allows("https://duet.example", "duet.example") {
+	if newOriginPolicy([]string{"*"}).allows("https://duet.example", "duet.example", false) {
 		t.Error("own origin passes")
 	}
 }
@@ -132,12 +132,12 @@ func FuzzOrigin(f *testing.F) {
 				t.Errorf("%q -> %q", origin, canonical)
 			}
 		}
-		own := newOriginPolicy(nil).allows(origin, host)
+		own := newOriginPolicy(nil).allows(origin, host, false)
 		if own && (err != nil || !strings.HasPrefix(canonical, "http")) {
 			t.Errorf("origin %q passes for host %q", origin, host)
 		}
 		const listed = "https://app.example"
-		if newOriginPolicy([]string{listed}).allows(origin, host) != (err == nil && canonical == listed) {
+		if newOriginPolicy([]string{listed}).allows(origin, host, false) != (err == nil && canonical == listed) {
 			t.Errorf("origin %q, listed %q", origin, listed)
 		}
 	})

@@ -45,6 +45,10 @@ func hasToken(values []string, token string) bool {
 }
 
 func explainUpgrade(r *http.Request) string {
+	scheme, remark := "ws", " (wss: where the page is https:)"
+	if r.TLS != nil {
+		scheme, remark = "wss", ""
+	}
 	return fmt.Sprintf(`This is a WebSocket endpoint (RFC 6455). It wants a handshake:
 
   GET %[1]s HTTP/1.1
@@ -62,10 +66,10 @@ Did your proxy forward Upgrade and Connection? nginx needs:
   proxy_set_header Connection "upgrade";
   proxy_set_header Host $http_host;
 
-To try it from a terminal (wss: where the page is https:):
+To try it from a terminal%[7]s:
 
-  websocat ws://%[5]s%[1]s
+  websocat %[6]s://%[5]s%[1]s
   {"type":"join","room":"demo"}`,
 		r.URL.EscapedPath(), r.Proto,
-		strings.Join(r.Header["Connection"], ", "), strings.Join(r.Header["Upgrade"], ", "), r.Host)
+		strings.Join(r.Header["Connection"], ", "), strings.Join(r.Header["Upgrade"], ", "), r.Host, scheme, remark)
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -56,6 +57,7 @@ type wire struct {
 	joined func() bool
 	fd     int  // of the Conn's socket, if parks
 	parks  bool // Read ends with errIdle rather than wait for a message to begin
+	secure bool // the Conn is TLS: a Write that its deadline has ended cannot be gone on with
 
 	// Owned by the reader.
 	reader    bufio.Reader  // the library reads from it
@@ -103,6 +105,11 @@ func (w *wire) start(conn net.Conn, early []byte) {
 	w.early = append([]byte(nil), early...)
 	w.heardAt = w.now()
 	w.fd, w.parks = descriptor(conn)
+	if _, w.secure = conn.(*tls.Conn); w.secure {
+		// TLS answers a KeyUpdate (RFC 8446, section 4.6.3) where it reads. That must not wait for ever
+		// for a peer that does not read; from the first message on send sees to it.
+		conn.SetWriteDeadline(time.Now().Add(w.cfg.WriteTimeout))
+	}
 	w.startJoinTimeout()
 	w.awake()
 }
@@ -343,7 +350,7 @@ func (w *wire) send(p []byte) (rest []byte, err error) {
 		if closing || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return p, err
 		}
-		if w.now().Sub(began) >= w.cfg.WriteTimeout {
+		if w.secure || w.now().Sub(began) >= w.cfg.WriteTimeout {
 			return p, signaling.ErrTooSlow
 		}
 	}
@@ -387,10 +394,26 @@ func (w *wire) Close() error {
 // still sends, until the peer closes or closeTime is over: a socket closed with unread bytes is
 // reset, and a reset may overtake the close frame.
 func (w *wire) shut(linger bool) {
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && linger {
+	conn := w.Conn
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn()
+		w.endTLS(over)
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && linger {
 		half.CloseWrite()
 		w.readAgain()
 		io.Copy(io.Discard, w.Conn)
 	}
-	w.Conn.Close()
+	conn.Close()
+}
+
+// endTLS says that nothing more comes (close_notify). TLS gives that a deadline of its own, which is
+// later than ours.
+func (w *wire) endTLS(over *tls.Conn) {
+	w.deadlines.Lock()
+	left := time.Until(w.closeBy)
+	w.deadlines.Unlock()
+	late := time.AfterFunc(left, func() { over.NetConn().Close() })
+	defer late.Stop()
+	over.CloseWrite()
 }

@@ -24,6 +24,7 @@ func TestCallsGoOneWay(t *testing.T) {
 	}{
 		{"duet/signaling", []string{"duet/", "net/http", "github.com/coder/websocket", "github.com/lxzan/gws", "github.com/go-chi", "github.com/caarlos0/env"}},
 		{"duet/httpapi", []string{"duet/cmd", "duet/static", "github.com/caarlos0/env"}},
+		{"duet/httpapi/relay", []string{"duet/", "net/http"}},
 		{"duet/static", []string{"duet/"}},
 	} {
 		if imports[tt.pkg] == nil {

@@ -12,7 +12,7 @@ import (
 // any rate. A server with few connections has a heap of a few megabytes, and under full load would
 // otherwise collect it a hundred times a second.
 const (
-	heapGrowth   = 50       // percent
+	heapGrowth   = 50      // percent
 	leastGarbage = 6 << 20 // bytes
 )
 

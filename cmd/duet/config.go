@@ -26,6 +26,17 @@ type config struct {
 	AdminAddr adminAddr  `env:"DUET_ADMIN_ADDR" envDefault:"127.0.0.1:9091" desc:"where the operator's /metrics and /debug/pprof/ are served, host:port, or off; keep it private"`
 	BasePath  basePath   `env:"DUET_BASE_PATH" desc:"path that a proxy forwards here without cutting it off, such as /duet"`
 
+	TLSCert            filePath         `env:"DUET_TLS_CERT" desc:"file with the certificate and its chain (PEM): DUET_ADDR is served over https; read again when it changes"`
+	TLSKey             filePath         `env:"DUET_TLS_KEY" desc:"file with its key (PEM)"`
+	TLSSelfSigned      bool             `env:"DUET_TLS_SELF_SIGNED" envDefault:"false" desc:"true = https with a certificate made here for this machine's names and addresses, for a demo on the local network"`
+	TLSSelfSignedNames certificateNames `env:"DUET_TLS_SELF_SIGNED_NAMES" desc:"further names and addresses in it, separated by commas; the first one is announced"`
+	TLSACMEDomain      acmeDomains      `env:"DUET_TLS_ACME_DOMAIN" desc:"host names for which an ACME authority is asked for certificates, separated by commas"`
+	TLSACMEURL         acmeURL          `env:"DUET_TLS_ACME_URL" desc:"the authority's directory; unset = Let's Encrypt's"`
+	TLSACMECA          filePath         `env:"DUET_TLS_ACME_CA" desc:"file with the root that the directory's own certificate comes from (PEM); unset = the system's roots"`
+	TLSHSTS            string           `env:"DUET_TLS_HSTS" envDefault:"auto" oneof:"auto,on,off" desc:"have browsers use nothing but https for this host name for 30 days; auto = with DUET_TLS_ACME_DOMAIN"`
+	HTTPRedirectAddr   redirectAddr     `env:"DUET_HTTP_REDIRECT_ADDR" envDefault:"auto" desc:"where http is redirected to https, host:port, or off; auto = :80 with DUET_TLS_ACME_DOMAIN, else off"`
+	DataDir            filePath         `env:"DUET_DATA_DIR" desc:"folder for certificates that are made or obtained; unset = duet in the user's configuration folder"`
+
 	AllowedOrigins origins  `env:"DUET_ALLOWED_ORIGINS" desc:"origins whose pages may connect, scheme://host[:port], separated by commas; unset = only the page's own, set = only those listed"`
 	AllowedHosts   hosts    `env:"DUET_ALLOWED_HOSTS" desc:"Host values that are answered, host[:port], separated by commas; unset = any"`
 	TrustedProxies prefixes `env:"DUET_TRUSTED_PROXIES" desc:"proxies whose X-Forwarded-For is believed, as CIDRs, separated by commas; unset = nobody's"`
@@ -49,6 +60,27 @@ type config struct {
 
 	STUN       stunURL    `env:"DUET_STUN" envDefault:"stun:stun.l.google.com:19302" desc:"STUN server that browsers ask for their public address, or off"`
 	ICEServers iceServers `env:"DUET_ICE_SERVERS" secret:"true" desc:"further STUN and TURN servers, a JSON array of RTCIceServer"`
+
+	TurnAddr       listenAddr    `env:"DUET_TURN_ADDR" desc:"where a relay of its own (TURN, STUN) listens by UDP and TCP, host:port, such as :3478; unset = no relay"`
+	TurnTLSAddr    listenAddr    `env:"DUET_TURN_TLS_ADDR" desc:"where it listens by TLS, host:port, such as :5349; unset = not at all"`
+	TurnPublicIP   publicIP      `env:"DUET_TURN_PUBLIC_IP" envDefault:"auto" desc:"IPv4 address at which clients reach the relay; auto = the one listened on, else this machine's own"`
+	TurnPorts      portRange     `env:"DUET_TURN_PORTS" envDefault:"49152-65535" desc:"UDP ports of relayed addresses, first-last; the firewall has to let them in"`
+	TurnUserQuota  int           `env:"DUET_TURN_USER_QUOTA" envDefault:"50" min:"1" max:"1000" desc:"relayed addresses of one client at once"`
+	TurnTotalQuota autoInt       `env:"DUET_TURN_TOTAL_QUOTA" envDefault:"auto" min:"1" max:"64512" desc:"relayed addresses at once; auto = from ports and the file-descriptor limit"`
+	TurnTTL        time.Duration `env:"DUET_TURN_TTL" envDefault:"12h" min:"1m" max:"168h" desc:"how long credentials for the relay hold; clients get new ones in time"`
+	TurnRealm      turnRealm     `env:"DUET_TURN_REALM" envDefault:"duet" desc:"realm of the relay's credentials"`
+	TurnURLs       turnURLs      `env:"DUET_TURN_URLS" desc:"URLs of the relay that clients are told, separated by commas; unset = those of the relay of its own"`
+	TurnSecret     turnSecret    `env:"DUET_TURN_SECRET" secret:"true" desc:"what an external relay has as static-auth-secret, at least 24 bytes; unset = one made at each start"`
+	TurnAllowPeers peerPrefixes  `env:"DUET_TURN_ALLOW_PEERS" desc:"internal addresses that the relay's clients may reach all the same, as CIDRs, separated by commas; dangerous"`
+
+	AuthSecret   authSecret `env:"DUET_AUTH_SECRET" secret:"true" desc:"asks for a token to join, signed with this (HS256), at least 32 bytes; unset = everybody may join"`
+	AuthJWKSURL  jwksURL    `env:"DUET_AUTH_JWKS_URL" desc:"asks for a token to join, signed with a key of the set found here (RS256, ES256, EdDSA); https, or http on loopback"`
+	AuthAudience claimText  `env:"DUET_AUTH_AUDIENCE" desc:"aud that a token has to name; unset = any"`
+	AuthIssuer   claimText  `env:"DUET_AUTH_ISSUER" desc:"iss that a token has to have; unset = any"`
+
+	AdminToken    adminToken    `env:"DUET_ADMIN_TOKEN" secret:"true" desc:"opens the operator's API on DUET_ADMIN_ADDR, at least 20 characters; unset = it is off"`
+	WebhookURL    webhookURL    `env:"DUET_WEBHOOK_URL" secret:"true" desc:"where events of rooms are posted, http or https"`
+	WebhookSecret webhookSecret `env:"DUET_WEBHOOK_SECRET" secret:"true" desc:"signs them (Standard Webhooks): whsec_ and base64, or 24 to 64 bytes"`
 
 	Drain     time.Duration `env:"DUET_DRAIN" envDefault:"10s" min:"100ms" max:"10m" desc:"how long the end may take after SIGINT or SIGTERM"`
 	LogLevel  string        `env:"DUET_LOG_LEVEL" envDefault:"info" oneof:"debug,info,warn,error" desc:"what is logged"`
@@ -97,7 +129,13 @@ const (
 
 // settle gives the settings left on auto their values and checks what depends on the machine.
 func (c *config) settle(descriptors int) error {
-	usable := descriptors - ownDescriptors - adminConnections
+	if err := c.settleTLS(); err != nil {
+		return err
+	}
+	if err := c.settleRelay(descriptors); err != nil {
+		return err
+	}
+	usable := descriptors - ownDescriptors - adminConnections - c.redirectDescriptors() - c.relayDescriptors()
 	if c.MaxConnections == 0 {
 		c.MaxConnections = autoInt(max(1, min(usable-min(pageConnections, usable/10), autoConnections)))
 	}
@@ -108,13 +146,13 @@ func (c *config) settle(descriptors int) error {
 	if c.MaxRooms == 0 {
 		c.MaxRooms = c.MaxConnections
 	}
-	return nil
+	return c.checkOversight()
 }
 
 // listenLimit returns how many connections the public listener holds at once: the WebSockets and some
 // beside them, so that the one too many is answered 503 while descriptors never run out.
 func (c *config) listenLimit(descriptors int) int {
-	return min(int(c.MaxConnections)+pageConnections, descriptors-ownDescriptors-adminConnections)
+	return min(int(c.MaxConnections)+pageConnections, descriptors-ownDescriptors-adminConnections-c.redirectDescriptors()-c.relayDescriptors())
 }
 
 func (c *config) hub() signaling.Config {
@@ -189,6 +227,10 @@ func (s *setting) check(err error) error {
 			}
 			return fmt.Errorf("must be %sa whole number from %s to %s", word, s.min, s.max)
 		}
+	case bool:
+		if err != nil {
+			return errors.New("must be true or false")
+		}
 	case string:
 		if !slices.Contains(s.oneof, v) {
 			return fmt.Errorf("must be one of %s", strings.Join(s.oneof, ", "))
@@ -216,7 +258,10 @@ func (s *setting) fault(given string, err error) error {
 func usage() string {
 	var b strings.Builder
 	b.WriteString("duet: WebRTC signaling server with its own page\n\n" +
-		"usage: duet [-h | -version]\n\n" +
+		"usage: duet [-h | -version]\n" +
+		"       duet token -room demo   prints a token to join with, and an invite link (duet token -h)\n" +
+		"       duet doctor [URL]       asks a running duet what goes wrong most often (duet doctor -h)\n" +
+		"       duet health             asks the one at DUET_ADDR whether it lives, for health checks\n\n" +
 		"It is set up by environment variables (default in the second column, - = unset).\n" +
 		"An empty variable counts as unset. Durations are written 500ms, 30s, 2m.\n" +
 		"A secret (marked *) may also come from a file: its variable with _FILE behind it names the path.\n\n")

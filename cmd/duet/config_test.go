@@ -201,8 +201,8 @@ func TestUsage(t *testing.T) {
 }
 
 func TestUnknownSettings(t *testing.T) {
-	got := unknownSettings([]string{"DUET_GRASE=1", "DUET_MAX_CONECTIONS=1", "DUET_TURN_SECRET=1", "DUET_STUN=off", "PATH=/bin"})
-	want := map[string]string{"DUET_GRASE": "DUET_GRACE", "DUET_MAX_CONECTIONS": "DUET_MAX_CONNECTIONS", "DUET_TURN_SECRET": ""}
+	got := unknownSettings([]string{"DUET_GRASE=1", "DUET_MAX_CONECTIONS=1", "DUET_TELEMETRY=1", "DUET_STUN=off", "PATH=/bin"})
+	want := map[string]string{"DUET_GRASE": "DUET_GRACE", "DUET_MAX_CONECTIONS": "DUET_MAX_CONNECTIONS", "DUET_TELEMETRY": ""}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

@@ -22,6 +22,8 @@ import (
 // list is compared with the code.
 const (
 	protocolDoc  = "../../docs/protocol.md"
+	operatorDoc  = "../../docs/operator.md"
+	tokensDoc    = "../../docs/tokens.md"
 	asyncapiDoc  = "../../docs/asyncapi.yaml"
 	schemaFile   = "../../static/protocol.json"
 	examplesFile = "../../signaling/testdata/examples.json"
@@ -31,7 +33,7 @@ const (
 
 func TestDocumentsPlayed(t *testing.T) {
 	schemas := loadSchemas(t)
-	for _, path := range []string{protocolDoc, readme} {
+	for _, path := range []string{protocolDoc, readme, operatorDoc, tokensDoc} {
 		for _, s := range readScripts(t, path) {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
@@ -45,10 +47,7 @@ func TestDocumentsPlayed(t *testing.T) {
 func TestDocumentsComplete(t *testing.T) {
 	notPlayed := map[string]string{
 		`< {"type":"ice-servers"`: "comes after hours, and only with a relay",
-		`"code":"unauthorized"`:   "not in use yet",
-		`"code":"forbidden"`:      "not in use yet",
 		"< (close 4001":           "takes a reader that stops reading; see the tests of httpapi",
-		"< (close 4501":           "there is no operator's call for it yet",
 	}
 	var all strings.Builder
 	for _, s := range readScripts(t, protocolDoc) {
@@ -343,7 +342,7 @@ func TestSettingsTables(t *testing.T) {
 // TestMetricsTable compares the README's metrics with those that the code registers.
 func TestMetricsTable(t *testing.T) {
 	want, have := map[string]bool{}, map[string]bool{}
-	for _, dir := range []string{"../../signaling", "../../httpapi"} {
+	for _, dir := range []string{"../../signaling", "../../httpapi", "../../httpapi/*", "."} {
 		files, err := filepath.Glob(dir + "/*.go")
 		if err != nil {
 			t.Fatal(err)

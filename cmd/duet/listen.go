@@ -24,17 +24,24 @@ type listener struct {
 // are left out: WebSockets have pings of their own, and requests have deadlines.
 func listen(ctx context.Context, variable, addr string, most int) (*listener, error) {
 	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s=%s: the port is taken: stop the program that has it, or choose another port", variable, addr)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s=%s: no permission for this port: choose one from 1024 up, or grant CAP_NET_BIND_SERVICE", variable, addr)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s=%s: this machine has no such address: choose one of its own, or leave the host out", variable, addr)
-	case err != nil:
-		return nil, fmt.Errorf("%s=%s: %w", variable, addr, err)
+	if err != nil {
+		return nil, listenFault(variable, addr, err)
 	}
 	return &listener{TCPListener: l.(*net.TCPListener), places: make(chan struct{}, most), closed: make(chan struct{})}, nil
+}
+
+// listenFault says what to do about err, by which addr could not be opened.
+func listenFault(variable, addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s=%s: the port is taken: stop the program that has it, or choose another port", variable, addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s=%s: no permission for this port: choose one from 1024 up, or grant CAP_NET_BIND_SERVICE", variable, addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%s=%s: this machine has no such address: choose one of its own, or leave the host out", variable, addr)
+	default:
+		return fmt.Errorf("%s=%s: %w", variable, addr, err)
+	}
 }
 
 // Accept implements net.Listener.

@@ -28,8 +28,18 @@ func main() {
 	os.Exit(command(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
+// commands are what duet does beside serving, by the first argument.
+var commands = map[string]func(args, environ []string, stdout, stderr io.Writer) int{
+	"doctor": doctorCommand,
+	"health": healthCommand,
+	"token":  tokenCommand,
+}
+
 // command runs duet with args and returns the exit status.
 func command(args, environ []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && commands[args[0]] != nil {
+		return commands[args[0]](args[1:], environ, stdout, stderr)
+	}
 	flags := flag.NewFlagSet("duet", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "")

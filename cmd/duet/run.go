@@ -43,18 +43,38 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	hub := signaling.NewHub(cfg.hub(), signaling.NewLocalDirectory(), log, reg)
+	secure, err := startTLS(ctx, cfg, public.Addr(), log, reg)
+	if err != nil {
+		return err
+	}
+	defer secure.Close()
+	beside := newOversight(cfg, log, reg)
+	rooms := cfg.hub()
+	beside.policy(cfg, &rooms.Policy)
+	turn, err := startRelay(ctx, cfg, secure.getCertificate(), log, reg)
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
+	turn.policy(&rooms.Policy)
+	hub := signaling.NewHub(rooms, signaling.NewLocalDirectory(), log, reg)
 	api := httpapi.New(cfg.api(), hub, static.Files, log, reg)
-	site := newServer(api.Handler(), log)
+	site := newServer(secure.handler(api.Handler()), log)
 	site.ReadTimeout, site.WriteTimeout = requestTimeout, requestTimeout // an upgraded socket sheds both
-	operator := newServer(httpapi.AdminHandler(reg), log)                // a profile takes its time
+	operations := httpapi.NewOperator(cfg.operator(), hub, beside.events, log, reg)
+	operator := newServer(httpapi.AdminHandler(reg, operations), log) // a profile takes its time
 
 	// What serves outlives ctx: it ends when the drain has.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, working := errgroup.WithContext(working)
-	group.Go(func() error { return untilDone(hub.Run(working)) })
-	group.Go(func() error { return untilDone(site.Serve(public)) })
+	group.Go(func() error {
+		defer beside.close(cfg.Drain / 20) // after the last room
+		return untilDone(hub.Run(working))
+	})
+	group.Go(func() error { return untilDone(beside.run(working)) })
+	group.Go(func() error { return untilDone(site.Serve(secure.over(public))) })
+	group.Go(func() error { return secure.run(working) })
 	if admin != nil {
 		group.Go(func() error { return untilDone(operator.Serve(admin)) })
 	}
@@ -70,7 +90,7 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	})
 
 	log.Info("settings", "env", cfg)
-	announce(cfg, public, admin, human, stderr, log)
+	announce(cfg, public, admin, secure, turn, human, stderr, log)
 	return group.Wait()
 }
 

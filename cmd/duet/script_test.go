@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,9 +36,10 @@ type script struct {
 type step struct {
 	line   int
 	client string // "" = the server itself
-	verb   string // "+" connects, ">" sends, "<" receives
+	verb   string // "+" connects, ">" sends, "<" receives, "$" is a command of the operator's
 	times  int
 	text   string
+	output []string // of a command
 }
 
 var (
@@ -62,6 +66,9 @@ func readScripts(t testing.TB, path string) []script {
 			if remark.MatchString(text) {
 				continue
 			}
+			if n := len(s.steps) - 1; n >= 0 && s.steps[n].takes(text) {
+				continue
+			}
 			st, err := parseStep(text)
 			if err != nil {
 				t.Fatalf("%s:%d: %v", path, line, err)
@@ -77,7 +84,24 @@ func readScripts(t testing.TB, path string) []script {
 	return scripts
 }
 
+// takes adds text to a command, as its next line or as a line of its output, and reports whether it is
+// one.
+func (st *step) takes(text string) bool {
+	switch begun, open := strings.CutSuffix(st.text, `\`); {
+	case st.verb != "$" || strings.HasPrefix(text, "$ ") || stepLine.MatchString(text):
+		return false
+	case open:
+		st.text = begun + text
+	default:
+		st.output = append(st.output, text)
+	}
+	return true
+}
+
 func parseStep(text string) (step, error) {
+	if command, ok := strings.CutPrefix(text, "$ "); ok {
+		return step{verb: "$", text: command}, nil
+	}
 	if text == "(the server gets SIGTERM)" {
 		return step{text: text}, nil
 	}
@@ -144,9 +168,20 @@ type client struct {
 const patience = 20 * time.Second // for a message to come; a document's own times are shorter
 
 func (s script) play(t *testing.T, schemas *schemas) {
-	g := &stage{t: t, script: s, server: startServer(t, s.env...), schemas: schemas,
+	env := s.env
+	if slices.ContainsFunc(s.steps, func(st step) bool { return st.verb == "$" }) {
+		if _, err := exec.LookPath("curl"); err != nil {
+			t.Skip("no curl")
+		}
+		env = append([]string{"DUET_ADMIN_ADDR=127.0.0.1:0"}, env...)
+	}
+	g := &stage{t: t, script: s, server: startServer(t, env...), schemas: schemas,
 		clients: map[string]*client{}, vars: map[string]string{}}
 	for i, st := range s.steps {
+		if st.verb == "$" {
+			g.run(st)
+			continue
+		}
 		if st.client == "" {
 			g.server.stop()
 			continue
@@ -288,6 +323,77 @@ func (g *stage) next(c *client, acks bool) (string, error) {
 	}
 }
 
+// run runs a command in a shell that knows the script's variables and settings, and wants the output that
+// the document shows. One that would go on for ever (curl -N) is ended after that.
+func (g *stage) run(st step) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	const shell = `duet() { "$DUET_TEST_BINARY" "$@"; }; `
+	command := exec.CommandContext(ctx, "sh", "-c", shell+strings.ReplaceAll(st.text, "http://localhost:9091", g.server.admin))
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
+	command.Env = append(os.Environ(), "DUET_TEST_BINARY="+os.Args[0], asDuet+"=1")
+	command.Env = append(command.Env, g.script.env...)
+	for name, value := range g.vars {
+		command.Env = append(command.Env, name+"="+value)
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		g.fail(st, "%v", err)
+	}
+	var complaints strings.Builder
+	command.Stderr = &complaints
+	if err := command.Start(); err != nil {
+		g.fail(st, "%v", err)
+	}
+	shown := st.output
+	lines := bufio.NewScanner(out)
+	for (len(shown) > 0 || !strings.Contains(st.text, "curl -N")) && lines.Scan() {
+		switch line := lines.Text(); {
+		case line == "":
+		case len(shown) == 0 || !g.matchesLine(shown[0], line):
+			g.fail(st, "\nwant %q\ngot  %s\nwith %v", shown, line, g.vars)
+		default:
+			shown = shown[1:]
+		}
+	}
+	if strings.Contains(st.text, "curl -N") {
+		cancel()
+	}
+	err = command.Wait()
+	if refused := len(st.output) > 0 && strings.Contains(st.output[0], `"code":`); len(shown) > 0 || ctx.Err() == nil && err != nil && !refused {
+		g.fail(st, "%v\n%s\nwant %q", err, complaints.String(), shown)
+	}
+}
+
+// matchesLine compares a line of output with what a document shows, as JSON where it is that, behind
+// "data: " too.
+func (g *stage) matchesLine(want, have string) bool {
+	if wanted, ok := strings.CutPrefix(want, "data: "); ok && strings.HasPrefix(have, "data: ") {
+		want, have = wanted, have[len("data: "):]
+	}
+	var wanted, got any
+	if json.Unmarshal([]byte(want), &wanted) == nil && json.Unmarshal([]byte(have), &got) == nil {
+		return g.matches(wanted, got)
+	}
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "…", ".+")
+	var names []string
+	pattern = regexp.MustCompile(`\\\$(\w+)`).ReplaceAllStringFunc(pattern, func(v string) string {
+		if value := g.vars[v[2:]]; value != "" {
+			return regexp.QuoteMeta(value)
+		}
+		names = append(names, v[2:])
+		return `(\S+)`
+	})
+	m := regexp.MustCompile("^" + pattern + "$").FindStringSubmatch(have)
+	for i, name := range names {
+		if m != nil {
+			g.vars[name] = m[1+i]
+		}
+	}
+	return m != nil
+}
+
 // matches compares what came with what a document shows: "…" is anything, "$x" a value to remember.
 func (g *stage) matches(want, have any) bool {
 	switch want := want.(type) {
@@ -342,8 +448,9 @@ func (g *stage) nothingElse() {
 
 // A server is duet with settings of its own, as run starts it, on a free port.
 type server struct {
-	page string // URL, ending in a slash
-	stop context.CancelFunc
+	page  string // URL, ending in a slash
+	admin string // URL of the operator's side, without one; "" where it is off
+	stop  context.CancelFunc
 }
 
 // startServer starts one that ends with the test. env are settings as NAME=value.
@@ -369,7 +476,7 @@ func startServer(t testing.TB, env ...string) *server {
 	})
 	select {
 	case page := <-output.page:
-		return &server{page, stop}
+		return &server{page: page, admin: output.admin, stop: stop}
 	case err := <-ended:
 		ended <- nil
 		t.Fatalf("the server did not start: %v", err)
@@ -384,10 +491,15 @@ type announcement struct {
 	mu   sync.Mutex
 	text []byte
 	page chan string // the address, once
-	seen bool
+
+	admin string // of the operator's side, said together with the page's
+	seen  bool
 }
 
-var pageURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`)
+var (
+	pageURL  = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`)
+	adminURL = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)/metrics`)
+)
 
 func (a *announcement) Write(p []byte) (int, error) {
 	a.mu.Lock()
@@ -395,6 +507,9 @@ func (a *announcement) Write(p []byte) (int, error) {
 	a.text = append(a.text, p...)
 	if u := pageURL.Find(a.text); u != nil && !a.seen {
 		a.seen = true
+		if m := adminURL.FindSubmatch(a.text); m != nil {
+			a.admin = string(m[1])
+		}
 		a.page <- string(u)
 	}
 	return len(p), nil

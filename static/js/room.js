@@ -343,6 +343,7 @@ export class Room extends EventTarget {
   #follow(member) {
     const { call } = member
     call.addEventListener('state', () => {
+      if (call.state === 'unstable') this.signaling.probe() // the network may have changed for both
       this.#fade(member)
       this.#changed(member)
     })

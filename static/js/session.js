@@ -10,6 +10,7 @@
  * @property {string} [key]  the session key of the last load
  * @property {string} [room]
  * @property {string} [name]
+ * @property {{ room: string, token: string }} [invitation]  the token that an address brought
  * @property {boolean} [inCall]  the last load was in a call and did not hang up
  */
 

@@ -14,7 +14,8 @@ const FOLDER = path.join(root, 'bin/screenshots')
 const DOCS = path.join(root, 'docs')
 const LANGUAGES = ['en', 'zh']
 const THEMES = ['light', 'dark']
-const PHONE = { width: 360, height: 640, deviceScaleFactor: 2, isMobile: true, hasTouch: true }
+/** Without touch and the like: puppeteer would load the page again, in mid-call. */
+const PHONE = { width: 360, height: 640, deviceScaleFactor: 2 }
 const DESK = { width: 1440, height: 900 }
 const SIZES = [PHONE, DESK]
 const CAST = {
@@ -75,15 +76,21 @@ async function life(server, ada, bob) {
   await shoot(a, 'files')
 
   await a.openDrawer('inspector')
-  await a.wait(() => document.querySelector('.ins-row'))
-  await shoot(a, 'inspector', async () => {
+  // It draws anew whenever it comes into view.
+  const toStart = async () => {
+    await a.waitVisible('.ins-row')
     await a.page.$eval('.ins-rows', (list) => (list.scrollTop = 0))
-  })
-  await shootDocs(a, 'inspector')
-  await a.page.$eval('.ins-row[data-type=offer] .ins-head, .ins-row[data-type=answer] .ins-head', (head) => {
-    if (head.getAttribute('aria-expanded') === 'false') head.click()
-  })
-  const toDescription = () => a.page.$eval('.ins-row:has([aria-expanded=true])', (row) => row.scrollIntoView({ block: 'start' }))
+  }
+  await shoot(a, 'inspector', toStart)
+  await shootDocs(a, 'inspector', toStart)
+  const toDescription = async () => {
+    await a.waitVisible('.ins-row')
+    await a.page.$eval('.ins-row[data-type=offer]', (row) => {
+      const head = row.querySelector('.ins-head')
+      if (head.getAttribute('aria-expanded') === 'false') head.click()
+      row.scrollIntoView({ block: 'start' })
+    })
+  }
   await shoot(a, 'inspector-open', toDescription)
   await shootDocs(a, 'inspector-open', toDescription)
 

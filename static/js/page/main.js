@@ -21,6 +21,7 @@ import { Ended } from './end.js'
 import { FileList } from './files.js'
 import { Home } from './home.js'
 import { Inspector } from './inspector.js'
+import { invitationOf } from './invitation.js'
 import { Invite } from './invite.js'
 import { Prejoin, toggle } from './prejoin.js'
 import { shortcutOf } from './shortcuts.js'
@@ -136,12 +137,22 @@ narrow.addEventListener('change', placeSettings)
 
 /** The room that the page's address names; '' where it names none that there can be. */
 function roomInAddress() {
-  try {
-    const room = decodeURIComponent(location.hash.slice(1))
-    return isRoom(room) ? room : ''
-  } catch {
-    return ''
-  }
+  const { room } = invitationOf(location.hash)
+  return isRoom(room) ? room : ''
+}
+
+/** Takes a token out of the address: it is a secret, and stays with this tab. */
+function takeToken() {
+  const { room, token } = invitationOf(location.hash)
+  if (!token) return
+  tab.remember({ invitation: { room, token } })
+  history.replaceState(null, '', `#${encodeURIComponent(room)}`)
+}
+
+/** @param {string} room */
+function tokenFor(room) {
+  const { invitation } = tab.memory
+  return invitation?.room === room ? invitation.token : undefined
 }
 
 /** @param {string} room  '' for home */
@@ -154,6 +165,7 @@ function goTo(room) {
 /** Shows what the address asks for. */
 function enter() {
   clearTimeout(retryTimer)
+  takeToken()
   const before = visit
   visit = undefined
   before?.end()
@@ -244,7 +256,7 @@ async function begin(where) {
   chat.clear()
   files.clear()
   measured.length = 0
-  const next = (visit = new Visit({ tab, where, media: /** @type {LocalMedia} */ (media), inspector, quality: quality() }))
+  const next = (visit = new Visit({ tab, where, token: tokenFor(where.room), media: /** @type {LocalMedia} */ (media), inspector, quality: quality() }))
   next.addEventListener('picture', (event) => render(/** @type {CustomEvent<Picture>} */ (event).detail))
   next.addEventListener('member', (event) => files.follow(/** @type {CustomEvent<Member>} */ (event).detail))
   next.addEventListener('chat', (event) => heard(/** @type {CustomEvent} */ (event).detail))
@@ -555,6 +567,7 @@ setLanguage(firstLanguage({ search: location.search, chosen: store.settings.lang
 window.addEventListener('hashchange', enter)
 
 // A reload in mid-call goes back into the call.
+takeToken()
 const { memory } = tab
 if (memory.inCall && memory.room && memory.room === roomInAddress()) {
   openMedia()

@@ -58,6 +58,7 @@ export class Visit extends EventTarget {
   /** When the first connection came up, in milliseconds of performance.now(). */
   #since = 0
   #noteIsRead = ''
+  #token
   /** Calls that were up at the last look. */
   #up = 0
 
@@ -65,12 +66,14 @@ export class Visit extends EventTarget {
    * @param {object} options
    * @param {TabSession} options.tab
    * @param {{ room: string, name: string }} options.where
+   * @param {string} [options.token]  of the invitation
    * @param {LocalMedia} options.media  opened, or not; whoever opened them closes them
    * @param {Inspector} options.inspector
    * @param {Quality} [options.quality]
    */
-  constructor({ tab, where, media, inspector, quality }) {
+  constructor({ tab, where, token, media, inspector, quality }) {
     super()
+    this.#token = token
     this.#tab = tab
     this.where = where
     this.media = media
@@ -88,6 +91,7 @@ export class Visit extends EventTarget {
     const signaling = new SignalingClient({
       url: socketURL(document.baseURI),
       ...this.where,
+      token: this.#token,
       replaces: this.#tab.memory.key,
     })
     this.#tab.remember({ ...this.where, key: signaling.session, inCall: true })

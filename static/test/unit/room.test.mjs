@@ -165,6 +165,15 @@ test('away and back', () => {
   hear('peer-away', 'nobody')
 })
 
+test('a call that becomes unstable has the signaling looked after: what broke one may have broken both', () => {
+  const { signaling, joined, call } = setUp()
+  joined({ peers: [{ id: 'a' }] })
+  call('a').to('connected')
+  assert.equal(signaling.probed, undefined)
+  call('a').to('unstable')
+  assert.equal(signaling.probed, true)
+})
+
 test('a peer that leaves ends its call; one whose signaling died keeps it while the media comes', async () => {
   const { clock, left, joined, hear, call } = setUp()
   joined({ peers: [{ id: 'a' }, { id: 'b' }, { id: 'c' }] })
