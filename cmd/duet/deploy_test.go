@@ -326,3 +326,25 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("%v replicas, of which %v may be away: with one, less would keep nodes from being drained", replicas, allowed)
 	}
 }
+
+// TestOperatorsDocs looks up what the pages name: files, settings, make targets.
+func TestOperatorsDocs(t *testing.T) {
+	for _, name := range []string{"deploy.md", "observe.md", "proxies.md"} {
+		text := readText(t, "../../docs/"+name)
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat("../../docs/" + m[1]); err != nil {
+				t.Errorf("%s links to %s, which is not there", name, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile(`DUET_[A-Z_]+[A-Z]`).FindAllString(text, -1) {
+			if len(unknownSettings([]string{m + "=x"})) > 0 {
+				t.Errorf("%s: %s is not a setting", name, m)
+			}
+		}
+		for _, m := range regexp.MustCompile("`make (\\w+)`").FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(readText(t, "../../Makefile"), "\n"+m[1]+":") {
+				t.Errorf("%s: make %s is not a target", name, m[1])
+			}
+		}
+	}
+}

@@ -17,7 +17,7 @@ import (
 // icePatience is how long a STUN or TURN server may take for all that is asked of it.
 const icePatience = 5 * time.Second
 
-// A iceTarget is a URL of an RTCIceServer taken apart (RFC 7064, RFC 7065).
+// An iceTarget is a URL of an RTCIceServer taken apart (RFC 7064, RFC 7065).
 type iceTarget struct {
 	url, scheme, host, port, transport string
 	username, credential               string
@@ -48,6 +48,9 @@ func iceTargets(servers []iceServer) (targets []iceTarget) {
 func (d *doctor) examineICE(ctx context.Context, servers []iceServer) {
 	have := map[string]bool{}
 	for _, t := range iceTargets(servers) {
+		if ctx.Err() != nil {
+			return // interrupted
+		}
 		within, cancel := context.WithTimeout(ctx, icePatience)
 		if strings.HasPrefix(t.scheme, "stun") {
 			have["stun"] = true
