@@ -83,7 +83,8 @@ soak: ## rooms come and go, faults included, for SOAK (10m): what grows?
 	go run ./cmd/duet-storm soak -for $(SOAK)
 
 screenshots: $(NODE_STAMP) need-chromium build ## pictures of every state of the page into bin/screenshots, the README's into docs
-	CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet npm --prefix $(JS) run --silent screenshots
+	export CHROMIUM="$$($(FIND_CHROMIUM))" DUET_BIN=$(CURDIR)/bin/duet; \
+		npm --prefix $(JS) run --silent screenshots && cd $(JS) && sh browser/netns.sh node relay-shot.mjs
 
 dashboard: need-proxies ## draw docs/dashboard.svg: four minutes of made-up calls, seen by Prometheus
 	DUET_DASHBOARD=$(CURDIR)/docs/dashboard.svg go test -count=1 -run TestDashboardPicture -timeout 10m ./cmd/duet

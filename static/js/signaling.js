@@ -152,6 +152,14 @@ export class SignalingClient extends EventTarget {
     return accepted
   }
 
+  /**
+   * Tells the operator how a call fares, now or never (docs/protocol.md, section 2).
+   * @param {{ state: string, path?: string, after?: number }} report
+   */
+  report(report) {
+    if (this.#state === 'joined') this.#write({ type: 'report', ...report })
+  }
+
   /** Gives the seat up and ends the client. Safe while a page goes away. */
   leave() {
     if (this.#state === 'closed') return

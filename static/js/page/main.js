@@ -256,7 +256,7 @@ async function begin(where) {
   chat.clear()
   files.clear()
   measured.length = 0
-  const next = (visit = new Visit({ tab, where, token: tokenFor(where.room), media: /** @type {LocalMedia} */ (media), inspector, quality: quality() }))
+  const next = (visit = new Visit({ tab, where, token: tokenFor(where.room), media: /** @type {LocalMedia} */ (media), inspector, quality: quality(), reports: () => store.settings.reports === 'on' }))
   next.addEventListener('picture', (event) => render(/** @type {CustomEvent<Picture>} */ (event).detail))
   next.addEventListener('member', (event) => files.follow(/** @type {CustomEvent<Member>} */ (event).detail))
   next.addEventListener('chat', (event) => heard(/** @type {CustomEvent} */ (event).detail))
@@ -512,6 +512,10 @@ for (const type of ['dragover', 'drop']) {
     files.send([...dataTransfer.files])
   })
 }
+
+const reports = /** @type {HTMLInputElement} */ (find('#reports'))
+reports.checked = store.settings.reports === 'on'
+reports.addEventListener('change', () => store.set({ reports: reports.checked ? 'on' : 'off' }))
 
 const field = select('#quality')
 field.value = quality()

@@ -12,6 +12,7 @@ import { isName, isRoom } from '../protocol.js'
  * @property {string} [videoinput]
  * @property {string} [audiooutput]
  * @property {string} [corner]  of the own picture: nw, ne, sw or se
+ * @property {string} [reports]  'on' where the server may be told how calls fare
  *
  * @typedef {{ room: string, at: number }} Recent  `at`: when it was last entered, Unix time in milliseconds
  */

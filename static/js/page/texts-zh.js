@@ -76,6 +76,7 @@ export const zh = Object.freeze({
   fullscreen: '全屏',
   pip: '画中画',
   quality: '画质',
+  reports: '把我的通话连接情况告诉此服务器：状态、直连或中继、耗时，不含任何地址。',
   qualityHigh: '高',
   qualityMedium: '中',
   qualityLow: '低（省流量）',

@@ -4,6 +4,7 @@ import { followPage, SignalingClient } from '../signaling.js'
 import { socketURL } from '../protocol.js'
 import { Room } from '../room.js'
 import { summarize } from '../stats.js'
+import { reportCalls } from './reports.js'
 import { mediaNote, nameOf, pillOf, stageFailure, statusOf, endOf } from './status.js'
 import { onLanguage } from './texts.js'
 
@@ -58,6 +59,8 @@ export class Visit extends EventTarget {
   /** When the first connection came up, in milliseconds of performance.now(). */
   #since = 0
   #noteIsRead = ''
+  #report = () => {}
+  #reports
   #token
   /** Calls that were up at the last look. */
   #up = 0
@@ -70,9 +73,11 @@ export class Visit extends EventTarget {
    * @param {LocalMedia} options.media  opened, or not; whoever opened them closes them
    * @param {Inspector} options.inspector
    * @param {Quality} [options.quality]
+   * @param {() => boolean} [options.reports]  whether the server may be told how calls fare
    */
-  constructor({ tab, where, token, media, inspector, quality }) {
+  constructor({ tab, where, token, media, inspector, quality, reports = () => false }) {
     super()
+    this.#reports = reports
     this.#token = token
     this.#tab = tab
     this.where = where
@@ -104,6 +109,7 @@ export class Visit extends EventTarget {
     }))
     followPage(room, { window, document, connection: /** @type {any} */ (navigator).connection, signal })
     this.#inspector.watchRoom(room)
+    this.#report = reportCalls(room, { allowed: this.#reports, pathOf: (id) => this.#measured.get(id)?.path, signal })
     this.media.addEventListener('change', () => this.#mediaChanged(), { signal })
     onLanguage(() => this.#render(), { signal })
     this.#follow(room, now)
@@ -212,6 +218,7 @@ export class Visit extends EventTarget {
     }
     if (this.isOver) return
     this.#measured = measured
+    this.#report()
     this.dispatchEvent(new CustomEvent('measured', { detail: measured }))
     this.#render()
   }

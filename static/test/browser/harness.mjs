@@ -1,14 +1,13 @@
-// The real server, proxies (one whose connections can be cut, one that speaks TLS), and browsers with a
-// made-up camera. What a page shows and does is person.mjs; one test of the table is rows.mjs.
+// The real server, a proxy whose connections can be cut, and browsers with a made-up camera. What a page
+// shows and does is person.mjs; one test of the table is rows.mjs.
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
-import tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import puppeteer from 'puppeteer-core'
@@ -63,14 +62,14 @@ export class Server {
     return server
   }
 
-  /** The first http URL that the server prints. What it prints later is read and dropped. */
+  /** The first URL that the server prints, http or https. What it prints later is read and dropped. */
   #announced() {
     return new Promise((resolve, reject) => {
       const lines = []
       for (const stream of [this.process.stdout, this.process.stderr]) {
         createInterface({ input: stream }).on('line', (line) => {
           if (lines.length < 50) lines.push(line)
-          const url = /http:\/\/[\w.\-[\]:]+:\d+\//.exec(line)
+          const url = /https?:\/\/[\w.\-[\]:]+:\d+\//.exec(line)
           if (url) resolve(url[0])
         })
       }
@@ -158,31 +157,6 @@ export class Proxy {
   thaw() {
     for (const { client, upstream, isWebSocket } of this.#pairs) if (isWebSocket) client.pipe(upstream).pipe(client)
   }
-}
-
-/**
- * Ends TLS in front of a server, with a certificate of its own making that nobody has reason to trust.
- * @param {number} target
- * @returns {Promise<string>}  the page's https URL
- */
-export async function startTLS(target) {
-  const folder = await temporaryFolder()
-  const [key, cert] = ['key.pem', 'cert.pem'].map((name) => path.join(folder, name))
-  await promisify(execFile)('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
-    '-keyout', key, '-out', cert, '-days', '2', '-subj', '/CN=duet test', '-addext', 'subjectAltName=IP:127.0.0.1'])
-  const server = tls.createServer({ key: await readFile(key), cert: await readFile(cert) }, (client) => {
-    const upstream = net.connect(target, '127.0.0.1')
-    client.pipe(upstream).pipe(client)
-    for (const [one, other] of [[client, upstream], [upstream, client]]) {
-      one.on('error', () => other.destroy())
-      one.on('close', () => other.destroy())
-    }
-  })
-  server.on('tlsClientError', () => {}) // a browser that turns away from the certificate
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  cleanups.push(() => server.close())
-  return `https://127.0.0.1:${server.address().port}/`
 }
 
 const FAKE_UI = '--use-fake-ui-for-media-stream'

@@ -1,6 +1,6 @@
 // What two different browsers have to agree on, in every pair and both orders of arrival.
 import assert from 'node:assert/strict'
-import { Proxy, startTLS } from './harness.mjs'
+import { Proxy, Server, temporaryFolder } from './harness.mjs'
 import { both, EVERY_PAIR, PAIR, row, rowOfPairs } from './rows.mjs'
 
 /** A picture that stands still for longer than this, in milliseconds, has stopped: the camera gives one each 200 ms. */
@@ -105,8 +105,8 @@ for (const pair of EVERY_PAIR) row(6, 'ICE restart by the older side, and by the
   }
 }, { todo: pair !== PAIR && UNSTEADY })
 
-row(16, 'https with a certificate of its own, wss', PAIR, async (scene) => {
-  const url = await startTLS((await scene.server).port)
+row(16, 'https with the server\'s self-signed certificate, wss', PAIR, async (scene) => {
+  const { url } = await Server.start({ env: { DUET_TLS_SELF_SIGNED: 'true', DUET_DATA_DIR: await temporaryFolder() } })
   const { a } = await scene.call({ urls: [url, url] })
   assert.equal(await a.page.evaluate(() => duet.room.signaling.url?.protocol ?? new URL('ws', document.baseURI).protocol.replace('http', 'ws')), 'wss:')
 })
