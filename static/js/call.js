@@ -15,6 +15,8 @@ const HOLD = 3_000
 const ANSWER = 10_000
 /** Nothing received in this time, after the network has changed: the path is dead. */
 const CHECK = 2_000
+/** Candidates of a restart are held back this long at most, for the peer's to come first. */
+const GATHERED = 2_000
 /** Candidates that may wait for their description. */
 const MAX_WAITING = 64
 /** `say` stops above this many bytes waiting. */
@@ -106,6 +108,14 @@ export class Call extends EventTarget {
   #ignored = new Set()
   /** @type {(RTCIceCandidateInit | null)[]} candidates that came before their description */
   #waiting = []
+  /**
+   * What sends our candidates of a restart, held until the peer has told all of its own: while the old path
+   * lives, Chromium never tries a pair that it learns of by the peer's check before the candidate comes,
+   * and goes on sending to ports that Firefox has given up. So Firefox must not check too soon; and its own
+   * restart holds nothing back.
+   * @type {(() => void)[]}
+   */
+  #held = []
   /** @type {'active' | 'passive' | undefined} the peer's DTLS role, fixed by the first answer */
   #peerRole
 
@@ -252,6 +262,7 @@ export class Call extends EventTarget {
     this.#makingOffer = this.#ignoreOffer = this.#wantsOffer = false
     this.#ignored = new Set()
     this.#waiting = []
+    this.#held = []
     this.#peerRole = undefined
     this.#listen(pc, signal)
     this.#channel = this.#openChannel(pc, signal)
@@ -394,7 +405,16 @@ export class Call extends EventTarget {
     const { pc } = this
     const ufrag = candidate ? ufragOf(candidate) : undefined
     const current = () => !ufrag || ufrags(pc.localDescription?.sdp).has(ufrag)
-    this.#send({ type: 'candidate', candidate }, () => this.#isCurrent(pc) && current())
+    const send = () => this.#send({ type: 'candidate', candidate }, () => this.#isCurrent(pc) && current())
+    const restarts = this.#state === 'connected' && pc.signalingState === 'have-local-offer'
+    if (this.#held.length || (restarts && !pc.localDescription?.sdp.includes('o=mozilla'))) {
+      this.#held.push(send)
+      this.#timers.set('held', GATHERED, this.#release)
+    } else send()
+  }
+
+  #release = () => {
+    for (const send of this.#held.splice(0)) send()
   }
 
   /**
@@ -526,6 +546,7 @@ export class Call extends EventTarget {
    */
   async #addCandidate(candidate) {
     await this.pc.addIceCandidate(candidate ?? undefined).catch((error) => this.#report(error))
+    if (!candidate?.candidate && this.pc.signalingState === 'stable') this.#release()
   }
 
   // --- recovery -------------------------------------------------------------------------------

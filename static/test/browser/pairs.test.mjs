@@ -1,7 +1,7 @@
 // What two different browsers have to agree on, in every pair and both orders of arrival.
 import assert from 'node:assert/strict'
 import { Proxy, Server, temporaryFolder } from './harness.mjs'
-import { both, EVERY_PAIR, PAIR, row, rowOfPairs } from './rows.mjs'
+import { both, EVERY_PAIR, FIREFOX, PAIR, row, rowOfPairs } from './rows.mjs'
 
 /** A picture that stands still for longer than this, in milliseconds, has stopped: the camera gives one each 200 ms. */
 const STANDSTILL = 2000
@@ -80,9 +80,10 @@ rowOfPairs(3, `glare storm: ${ROUNDS} times offers cross`, EVERY_PAIR, async (sc
 
 const ufrag = () => /ice-ufrag:(\S+)/.exec([...duet.room.members.values()][0].call.pc.localDescription.sdp)[1]
 
-// Between Firefox and Chromium a restart may leave one side without media for long, while both say
-// "connected": the test shows it, and is not counted.
-const UNSTEADY = 'Firefox may be left without media after a restart'
+// Where Firefox came second, and so offered first, a restart by Chromium may still fail: Chromium has the new
+// pair, but not as nominated, and sends for about 4 s to ports that Firefox has given up. It looks like a
+// conflict of ICE roles, whose winner is drawn by lot. The test shows it, and is not counted.
+const UNSTEADY = 'Firefox may be without media for 4 s after a restart by Chromium'
 for (const pair of EVERY_PAIR) row(6, 'ICE restart by the older side, and by the newcomer in another call', pair, async (scene) => {
   for (const side of [0, 1]) {
     const { a, b } = await scene.call()
@@ -103,7 +104,7 @@ for (const pair of EVERY_PAIR) row(6, 'ICE restart by the older side, and by the
     for (const person of people) scene.forget(person)
     assert.deepEqual(people.flatMap((person) => person.faults), [])
   }
-}, { todo: pair !== PAIR && UNSTEADY })
+}, { todo: pair[1] === FIREFOX && UNSTEADY })
 
 row(16, 'https with the server\'s self-signed certificate, wss', PAIR, async (scene) => {
   const { url } = await Server.start({ env: { DUET_TLS_SELF_SIGNED: 'true', DUET_DATA_DIR: await temporaryFolder() } })

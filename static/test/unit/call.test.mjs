@@ -168,6 +168,53 @@ test('a late answer is dropped', async () => {
   assert.deepEqual(troubles, [])
 })
 
+test('a restart while the path lives: our candidates wait until the peer has told all of its own', async () => {
+  const { call, clock, pc, sent } = setUp()
+  const told = () => sent.filter((m) => m.type === 'candidate' && m.wanted()).map((m) => m.candidate?.candidate)
+  const end = { type: 'candidate', from: 'you', candidate: null }
+  await settle()
+  pc.gather('candidate:0')
+  assert.deepEqual(told(), ['candidate:0'], 'nothing waits before there is a path')
+  await call.receive(answerOf('a'))
+  pc.connection('connected')
+  sent.length = 0
+  pc.restartIce()
+  await settle()
+  pc.gather('candidate:1')
+  await call.receive(end) // still of the time before
+  await call.receive(answerOf('b'))
+  pc.gather(null)
+  await call.receive(candidateOf('b', 5))
+  assert.deepEqual(told(), [])
+  await call.receive(end)
+  assert.deepEqual(told(), ['candidate:1', undefined])
+  pc.gather('candidate:2')
+  assert.equal(told().length, 3)
+  pc.restartIce()
+  await settle()
+  sent.length = 0
+  pc.gather('candidate:3')
+  await clock.advance(1_999)
+  assert.deepEqual(told(), [])
+  await clock.advance(1)
+  assert.deepEqual(told(), ['candidate:3'], 'a peer that does not tell the end is not waited for')
+})
+
+test('a restart of a broken path, or by Firefox: candidates go at once', async () => {
+  for (const [state, origin] of [['disconnected', '-'], ['connected', 'mozilla...THIS_IS_SDPARTA-99.0']]) {
+    const { call, pc, types } = setUp()
+    await settle()
+    await call.receive(answerOf('a'))
+    pc.connection('connected')
+    pc.connection(state)
+    pc.restartIce()
+    await settle()
+    pc.pendingLocalDescription.sdp = pc.pendingLocalDescription.sdp.replace('v=0\r\n', `v=0\r\no=${origin} 1 0 IN IP4 0.0.0.0\r\n`)
+    pc.gather('candidate:1')
+    assert.deepEqual(types(), ['offer', 'offer', 'candidate'])
+  }
+})
+
 test('an offer that was rolled back, and its candidates, are no longer wanted', async () => {
   const { call, pc, sent } = setUp()
   await settle()
