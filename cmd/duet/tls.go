@@ -405,3 +405,17 @@ func (t *tlsService) network(addr net.Addr) (host, fingerprint string, ok bool) 
 	name := made.networkName(addr)
 	return net.JoinHostPort(name, fmt.Sprint(portOf(addr))), made.fingerprint(), name != ""
 }
+
+// every calls do each time the interval is over, until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			do()
+		}
+	}
+}

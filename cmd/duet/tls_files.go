@@ -61,16 +61,7 @@ func newCertificateFiles(cert, key string, log *slog.Logger, renewals *prometheu
 // Run implements certificates. The contents are compared rather than the times of the files: a
 // certificate is small, and a mounted volume may change it behind a link without touching it.
 func (f *certificateFiles) Run(ctx context.Context) error {
-	ticker := time.NewTicker(reloadEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			f.look()
-		}
-	}
+	return every(ctx, reloadEvery, f.look)
 }
 
 // look takes a new pair, or says once why it does not: the old one stays.

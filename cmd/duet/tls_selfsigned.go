@@ -79,16 +79,7 @@ func (s *selfSigned) start() error {
 
 // Run implements certificates.
 func (s *selfSigned) Run(ctx context.Context) error {
-	ticker := time.NewTicker(selfSignedEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			s.look()
-		}
-	}
+	return every(ctx, selfSignedEvery, s.look)
 }
 
 // look makes a new certificate where one is due. Why it cannot is logged once.
