@@ -248,11 +248,12 @@ func (o *Operator) listRooms(r *http.Request) (any, error) {
 type seatView struct {
 	ID       signaling.PeerID `json:"id"`
 	Name     string           `json:"name,omitzero"`
-	State    string           `json:"state"`    // connected or away
-	Session  bool             `json:"session"`  // whether it outlives its connection
-	Since    time.Time        `json:"since"`    // the beginning of its connection, or of the last one
-	Received uint64           `json:"received"` // counted messages from it; 0 without a session
-	Sent     uint64           `json:"sent"`     // messages to it
+	Subject  string           `json:"sub,omitzero"` // of its token
+	State    string           `json:"state"`        // connected or away
+	Session  bool             `json:"session"`      // whether it outlives its connection
+	Since    time.Time        `json:"since"`        // the beginning of its connection, or of the last one
+	Received uint64           `json:"received"`     // counted messages from it; 0 without a session
+	Sent     uint64           `json:"sent"`         // messages to it
 	Ring     ringView         `json:"ring"`
 }
 
@@ -279,7 +280,7 @@ func (o *Operator) showRoom(r *http.Request) (any, error) {
 		if s.Away {
 			state = "away"
 		}
-		view.Seats = append(view.Seats, seatView{ID: s.ID, Name: s.Name, State: state, Session: s.Session, Since: s.Since.UTC(),
+		view.Seats = append(view.Seats, seatView{ID: s.ID, Name: s.Name, Subject: s.Subject, State: state, Session: s.Session, Since: s.Since.UTC(),
 			Received: s.Received, Sent: s.Sent, Ring: ringView{s.Waiting, s.Bytes}})
 	}
 	return view, nil

@@ -42,7 +42,7 @@ type operatorTest struct {
 	holding chan struct{} // closed when the room "stuck" does nothing any more
 }
 
-// serveOperator serves with seats for three. The room "stuck" comes to a halt with its first error.
+// serveOperator serves with seats for three, all of them the user's that is called user-7. The room "stuck" comes to a halt with its first error.
 func serveOperator(t testing.TB, cfg OperatorConfig) *operatorTest {
 	o := &operatorTest{holding: make(chan struct{})}
 	reg := prometheus.NewRegistry()
@@ -50,6 +50,9 @@ func serveOperator(t testing.TB, cfg OperatorConfig) *operatorTest {
 	release := make(chan struct{})
 	o.service = serveTCP(t, func(s *settings) {
 		s.hub.RoomCapacity = 3
+		s.hub.Policy.Authorize = func(context.Context, string, signaling.RoomID) (signaling.Grant, error) {
+			return signaling.Grant{Subject: "user-7"}, nil
+		}
 		s.hub.Policy.Events = func(e signaling.Event) {
 			events.Add(e)
 			if e.Room == "stuck" && e.Type == "error" {
@@ -152,7 +155,7 @@ func TestOpenAPI(t *testing.T) {
 		status         int
 		part           string // of the answer
 	}{
-		{o, now, "GET", "/api/rooms/demo", "", 200, `"state":"connected"`},
+		{o, now, "GET", "/api/rooms/demo", "", 200, `"sub":"user-7","state":"connected"`},
 		{o, now, "GET", "/api/rooms/a%2Fb%20%C3%BC%25", "", 200, `{"room":"a/b ü%"`},
 		{o, now, "GET", "/api/rooms/none", "", 404, "no-room"},
 		{o, gone, "GET", "/api/rooms/stuck", "", 503, "timeout"},
@@ -329,7 +332,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 	for _, e := range []signaling.Event{
 		{At: time.Now(), Type: "room-opened", Room: "demo"},
-		{At: time.Now(), Type: "left", Room: "demo", Peer: "x", Name: "Ada", Why: "kicked"},
+		{At: time.Now(), Type: "left", Room: "demo", Peer: "x", Name: "Ada", Subject: "user-7", Why: "kicked"},
 	} {
 		if err := fits(schemas, "#/components/schemas/Event", string(webhook.Payload(e))); err != nil {
 			t.Error(err)

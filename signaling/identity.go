@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,13 +17,15 @@ type RoomID string
 // so that it stays the same across reconnects and restarts of the server (section 3).
 type PeerID string
 
+// MaxTokenLen is the most characters of a join's token.
+const MaxTokenLen = 4096
+
 const (
 	maxRoomBytes   = 128
 	maxNameRunes   = 64
 	minSessionLen  = 22 // 16 random bytes as base64url
 	maxSessionLen  = 128
 	maxPeerIDLen   = 64
-	maxTokenLen    = 4096
 	peerIDLen      = 16
 	maxSafeInteger = 1<<53 - 1 // what every JSON number keeps exactly (RFC 8259 section 6)
 )
@@ -43,17 +46,26 @@ func randomPeerID() PeerID {
 	return PeerID(base64.RawURLEncoding.EncodeToString(b[:]))
 }
 
-func validRoom(s string) bool {
-	if s == "" || len(s) > maxRoomBytes || strings.TrimSpace(s) != s {
-		return false
+var (
+	errRoom = fmt.Errorf("room must be 1 to %d bytes of text without control characters and without white space at its ends", maxRoomBytes)
+	errName = fmt.Errorf("name must be at most %d characters without control or bidirectional-override characters", maxNameRunes)
+)
+
+// CheckRoom says for people what is wrong with s as a room's name (section 2); nil = nothing.
+func CheckRoom(s string) error {
+	if s == "" || len(s) > maxRoomBytes || strings.TrimSpace(s) != s || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		return errRoom
 	}
-	return !strings.ContainsFunc(s, unicode.IsControl)
+	return nil
 }
 
-func validName(s string) bool {
-	return utf8.RuneCountInString(s) <= maxNameRunes && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || isBidiControl(r)
-	})
+// CheckName says for people what is wrong with s as a peer's name (section 2); nil = nothing.
+func CheckName(s string) error {
+	unprintable := func(r rune) bool { return unicode.IsControl(r) || isBidiControl(r) }
+	if utf8.RuneCountInString(s) > maxNameRunes || !utf8.ValidString(s) || strings.ContainsFunc(s, unprintable) {
+		return errName
+	}
+	return nil
 }
 
 // isBidiControl reports the embeddings, overrides and isolates that reorder the text around them

@@ -102,6 +102,9 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 	if name := c.name(); name != "" {
 		s.name = name
 	}
+	if c.grant.Subject != "" {
+		s.subject = c.grant.Subject
+	}
 	s.owed, s.ackAt = 0, time.Time{} // joined says it
 	if wasAway {
 		s.awayUntil = time.Time{}
@@ -131,7 +134,7 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 	if c.msg.Received > 0 || c.msg.Attempt > 1 {
 		r.hub.metrics.resume("new")
 	}
-	s := &seat{name: c.name(), slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
+	s := &seat{name: c.name(), subject: c.grant.Subject, slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
 	if c.msg.Session != "" {
 		s.session, s.key, s.id = true, c.key, c.key.peerID()
 	} else {

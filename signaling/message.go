@@ -326,15 +326,15 @@ func (m *Message) fill(v *members) string {
 
 func (m *Message) fillJoin(v *members) string {
 	room, ok := unquote(v.room)
-	if !ok || !validRoom(room) {
-		return fmt.Sprintf("room must be 1 to %d bytes of text without control characters and without white space at its ends", maxRoomBytes)
+	if !ok || CheckRoom(room) != nil {
+		return errRoom.Error()
 	}
 	m.Room = RoomID(room)
-	if m.Name, ok = optional(v.name); !ok || !validName(m.Name) {
-		return fmt.Sprintf("name must be at most %d characters without control or bidirectional-override characters", maxNameRunes)
+	if m.Name, ok = optional(v.name); !ok || CheckName(m.Name) != nil {
+		return errName.Error()
 	}
-	if m.Token, ok = optional(v.token); !ok || utf8.RuneCountInString(m.Token) > maxTokenLen {
-		return fmt.Sprintf("token must be a string of at most %d characters", maxTokenLen)
+	if m.Token, ok = optional(v.token); !ok || utf8.RuneCountInString(m.Token) > MaxTokenLen {
+		return fmt.Sprintf("token must be a string of at most %d characters", MaxTokenLen)
 	}
 	const key = "%s must be %d to %d characters of base64url (at least 16 random bytes)"
 	if m.Session, ok = optional(v.session); !ok || v.session != nil && !validSession(m.Session) {
@@ -403,7 +403,7 @@ func badMessage(kind, text string) *refusal {
 // echo returns the type that a JSON string names for an error message: only if it is one to be shown.
 func echo(quoted []byte) string {
 	name, ok := unquote(quoted)
-	if !ok || len(name) > 32 || !validName(name) {
+	if !ok || len(name) > 32 || CheckName(name) != nil {
 		return ""
 	}
 	return name

@@ -28,6 +28,7 @@ type RoomInfo struct {
 type SeatInfo struct {
 	ID       PeerID
 	Name     string
+	Subject  string    // Grant.Subject
 	Session  bool      // it outlives its connection
 	Away     bool      // it waits for its client
 	Since    time.Time // its connection's beginning, or the last one's
@@ -67,7 +68,7 @@ func (h *Hub) Inspect(ctx context.Context, room RoomID) (RoomInfo, error) {
 }
 
 func (s *seat) info() SeatInfo {
-	i := SeatInfo{ID: s.id, Name: s.name, Session: s.session, Away: s.away(), Since: s.attachedAt, Received: s.received}
+	i := SeatInfo{ID: s.id, Name: s.name, Subject: s.subject, Session: s.session, Away: s.away(), Since: s.attachedAt, Received: s.received}
 	s.ring.mu.Lock()
 	defer s.ring.mu.Unlock()
 	i.Sent = s.ring.head

@@ -22,6 +22,7 @@ type Policy struct {
 // A Grant is what a client may do in the room that it asked for.
 type Grant struct {
 	Name     string // that the client has to use; "" = its own choice
+	Subject  string // whose it is, for the operator alone; "" = not said
 	Capacity int    // seats of the room as far as this client is concerned; 0 = Config.RoomCapacity
 }
 
@@ -49,12 +50,13 @@ func (h *Hub) authorize(ctx context.Context, m *Message) (Grant, *refusal) {
 
 // An Event is one thing that happened in a room, for the operator.
 type Event struct {
-	At   time.Time
-	Type string // room-opened, joined, away, back, left, error, room-closed
-	Room RoomID
-	Peer PeerID // "" of a room
-	Name string
-	Why  string // left: a Reason; error: a code of the protocol's section 6
+	At      time.Time
+	Type    string // room-opened, joined, away, back, left, error, room-closed
+	Room    RoomID
+	Peer    PeerID // "" of a room
+	Name    string
+	Subject string // Grant.Subject
+	Why     string // left: a Reason; error: a code of the protocol's section 6
 }
 
 // tell reports what happened to s, or with nil to the room.
@@ -64,7 +66,7 @@ func (r *Room) tell(kind string, s *seat, why string) {
 	}
 	e := Event{At: time.Now(), Type: kind, Room: r.ID, Why: why}
 	if s != nil {
-		e.Peer, e.Name = s.id, s.name
+		e.Peer, e.Name, e.Subject = s.id, s.name, s.subject
 	}
 	r.hub.cfg.Policy.Events(e)
 }

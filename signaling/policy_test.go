@@ -22,7 +22,9 @@ func doorman(_ context.Context, token string, room RoomID) (Grant, error) {
 	case token == "elsewhere":
 		return Grant{}, Refuse(ErrForbidden, "the token is for another room")
 	case token == "vip":
-		return Grant{Name: "Bond", Capacity: 3}, nil
+		return Grant{Name: "Bond", Subject: "user-7", Capacity: 3}, nil
+	case token == "moneypenny":
+		return Grant{Subject: "user-8"}, nil
 	case token == "good":
 		return Grant{}, nil
 	}
@@ -90,6 +92,45 @@ func TestICEServersAreRenewed(t *testing.T) {
 		again.gets()
 		time.Sleep(time.Hour)
 		again.gets(`{"type":"ice-servers",…"4:…`)
+	})
+}
+
+// TestSubject: whose a seat is, the operator is told, by what there is of seats and by each event; no
+// peer is. Two seats may be one user's.
+func TestSubject(t *testing.T) {
+	cfg := testConfig()
+	cfg.Policy.Authorize = doorman
+	var events []string
+	cfg.Policy.Events = func(e Event) {
+		events = append(events, strings.TrimSpace(e.Type+" "+e.Subject))
+	}
+	inBubble(t, cfg, func(t *testing.T, h *Hub) {
+		a, b, c := h.testPeer(t), h.testPeer(t), h.testPeer(t)
+		a.joined("demo", session(keyA, 1, 0)+`,"token":"vip"`)
+		m := b.joined("demo", `,"token":"vip"`)
+		c.joined("other", `,"token":"good"`)
+		told := fmt.Sprint(m, a.next())
+		a.conn.Lost(EndLost)
+		told += fmt.Sprint(b.next())
+		again := h.testPeer(t)
+		told += fmt.Sprint(again.joined("demo", session(keyA, 2, 1)+`,"token":"old"`), b.next()) // one that ran out changes nothing
+		again.conn.Lost(EndLost)
+		told += fmt.Sprint(b.next())
+		third := h.testPeer(t)
+		told += fmt.Sprint(third.joined("demo", session(keyA, 3, 1)+`,"token":"moneypenny"`), b.next())
+		b.conn.Lost(EndLeft)
+		told += fmt.Sprint(third.next())
+		if strings.Contains(told, "user-") {
+			t.Errorf("peers are told: %s", told)
+		}
+		info, err := h.Inspect(t.Context(), "demo")
+		if err != nil || len(info.Seats) != 1 || info.Seats[0].Subject != "user-8" {
+			t.Errorf("%+v, %v", info, err)
+		}
+		want := []string{"room-opened", "joined user-7", "joined user-7", "room-opened", "joined", "away user-7", "back user-7", "away user-7", "back user-8", "left user-7"}
+		if !slices.Equal(events, want) {
+			t.Errorf("events %q", events)
+		}
 	})
 }
 

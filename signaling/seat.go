@@ -61,7 +61,8 @@ type Outlet interface {
 type seat struct {
 	id      PeerID
 	name    string
-	slot    int8 // 0 to capacity-1, unique in the room
+	subject string // Grant.Subject: no other peer is told
+	slot    int8   // 0 to capacity-1, unique in the room
 	session bool
 	key     sessionHash
 	ring    *ring

@@ -61,8 +61,8 @@ type config struct {
 	STUN       stunURL    `env:"DUET_STUN" envDefault:"stun:stun.l.google.com:19302" desc:"STUN server that browsers ask for their public address, or off"`
 	ICEServers iceServers `env:"DUET_ICE_SERVERS" secret:"true" desc:"further STUN and TURN servers, a JSON array of RTCIceServer"`
 
-	TurnAddr       listenAddr    `env:"DUET_TURN_ADDR" desc:"where a relay of its own (TURN, STUN) listens by UDP and TCP, host:port, such as :3478; unset = no relay"`
-	TurnTLSAddr    listenAddr    `env:"DUET_TURN_TLS_ADDR" desc:"where it listens by TLS, host:port, such as :5349; unset = not at all"`
+	TurnAddr       listenAddr    `env:"DUET_TURN_ADDR" desc:"where a relay of its own (TURN, STUN) listens by UDP and TCP, and by TLS where https has a certificate, host:port, such as :3478; unset = no relay"`
+	TurnTLSAddr    listenAddr    `env:"DUET_TURN_TLS_ADDR" desc:"where it listens by TLS alone, host:port, such as :5349; unset = not at all"`
 	TurnPublicIP   publicIP      `env:"DUET_TURN_PUBLIC_IP" envDefault:"auto" desc:"IPv4 address at which clients reach the relay; auto = the one listened on, else this machine's own"`
 	TurnPorts      portRange     `env:"DUET_TURN_PORTS" envDefault:"49152-65535" desc:"UDP ports of relayed addresses, first-last; the firewall has to let them in"`
 	TurnUserQuota  int           `env:"DUET_TURN_USER_QUOTA" envDefault:"50" min:"1" max:"1000" desc:"relayed addresses of one client at once"`

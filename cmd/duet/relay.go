@@ -173,37 +173,39 @@ func (c *config) relayDescriptors() int {
 type turnService struct {
 	own    *relay.Server // nil: somebody else's
 	config *config
-	urls   iceURLs
 	secret []byte
+	public netip.Addr   // the own one's
+	certs  certificates // the own one's; nil = it does not speak TLS
 }
 
-// certificateFunc finds the certificate for a TLS handshake, as tls.Config.GetCertificate.
-type certificateFunc func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-
-// startRelay opens the relay that cfg asks for; nil where it asks for none. certificate may be nil
-// where there is no TLS.
-func startRelay(ctx context.Context, cfg *config, certificate certificateFunc, log *slog.Logger, reg prometheus.Registerer) (*turnService, error) {
+// startRelay opens the relay that cfg asks for; nil where it asks for none. certs may be nil where
+// there is no TLS.
+func startRelay(ctx context.Context, cfg *config, certs certificates, log *slog.Logger, reg prometheus.Registerer) (*turnService, error) {
 	if cfg.TurnAddr == "" && cfg.TurnURLs == nil {
 		return nil, nil
 	}
-	t := &turnService{config: cfg, urls: iceURLs(cfg.TurnURLs), secret: []byte(cfg.TurnSecret)}
+	t := &turnService{config: cfg, secret: []byte(cfg.TurnSecret), certs: certs}
 	if cfg.TurnAddr == "" {
 		return t, nil
 	}
-	if cfg.TurnTLSAddr != "" && certificate == nil {
+	if cfg.TurnTLSAddr != "" && certs == nil {
 		return nil, fmt.Errorf("DUET_TURN_TLS_ADDR=%s: needs a certificate, as https does", cfg.TurnTLSAddr)
 	}
 	if len(t.secret) == 0 {
 		t.secret = make([]byte, 32)
 		_, _ = rand.Read(t.secret) // never fails
 	}
-	public, err := cfg.publicIP(ctx)
-	if err != nil {
+	var err error
+	if t.public, err = cfg.publicIP(ctx); err != nil {
 		return nil, err
+	}
+	var certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	if certs != nil {
+		certificate = certs.GetCertificate
 	}
 	t.own, err = relay.Listen(ctx, relay.Config{
 		Addr: string(cfg.TurnAddr), TLSAddr: string(cfg.TurnTLSAddr), GetCertificate: certificate,
-		PublicIP: public, Ports: relay.PortRange(cfg.TurnPorts), Realm: string(cfg.TurnRealm), Secret: t.secret,
+		PublicIP: t.public, Ports: relay.PortRange(cfg.TurnPorts), Realm: string(cfg.TurnRealm), Secret: t.secret,
 		UserQuota: cfg.TurnUserQuota, TotalQuota: int(cfg.TurnTotalQuota), Lifetime: cfg.TurnTTL, AllowPeers: cfg.TurnAllowPeers,
 	}, log, reg)
 	if err != nil {
@@ -212,11 +214,8 @@ func startRelay(ctx context.Context, cfg *config, certificate certificateFunc, l
 		}
 		return nil, listenFault("DUET_TURN_ADDR", string(cfg.TurnAddr), err)
 	}
-	if t.urls == nil {
-		t.urls = ownURLs(public, t.own)
-	}
-	if public.IsPrivate() || public.IsLoopback() || public.IsLinkLocalUnicast() {
-		log.Warn("the relay's address is not public: only clients in the same network reach it", "DUET_TURN_PUBLIC_IP", public.String())
+	if t.public.IsPrivate() || t.public.IsLoopback() || t.public.IsLinkLocalUnicast() {
+		log.Warn("the relay's address is not public: only clients in the same network reach it", "DUET_TURN_PUBLIC_IP", t.public.String())
 	}
 	for _, prefix := range cfg.TurnAllowPeers {
 		log.Warn("the relay lets its clients reach internal addresses", "DUET_TURN_ALLOW_PEERS", prefix.String())
@@ -242,14 +241,43 @@ func (c *config) publicIP(ctx context.Context) (netip.Addr, error) {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
-// ownURLs are the addresses of relay for browsers.
-func ownURLs(public netip.Addr, r *relay.Server) iceURLs {
-	at := netip.AddrPortFrom(public, r.Addr().Port()).String()
+// urls are what clients are told: the settings' URLs, else those of the relay as it is now.
+func (t *turnService) urls() iceURLs {
+	if t.config.TurnURLs != nil {
+		return iceURLs(t.config.TurnURLs)
+	}
+	at := netip.AddrPortFrom(t.public, t.own.Addr().Port()).String()
 	urls := iceURLs{"stun:" + at, "turn:" + at + "?transport=udp", "turn:" + at + "?transport=tcp"}
-	if r.TLSAddr().IsValid() {
-		urls = append(urls, "turns:"+netip.AddrPortFrom(public, r.TLSAddr().Port()).String()+"?transport=tcp")
+	if host := t.tlsHost(time.Now()); host != "" {
+		urls = append(urls, "turns:"+host+"?transport=tcp")
 	}
 	return urls
+}
+
+// tlsHost is the host:port at which browsers can use the relay over TLS now: they take a certificate only
+// if it has not run out and names the host. "" = nowhere.
+func (t *turnService) tlsHost(now time.Time) string {
+	if t.certs == nil {
+		return ""
+	}
+	at := t.own.TLSAddr()
+	if !at.IsValid() {
+		if _, made := t.certs.(*selfSigned); made {
+			return "" // refused by every browser in which it is not installed: who did that asks for TLS
+		}
+		at = t.own.Addr()
+	}
+	leaf := t.certs.InUse()
+	if leaf == nil || now.After(leaf.NotAfter) {
+		return ""
+	}
+	host := t.public.String()
+	if leaf.VerifyHostname(host) != nil {
+		if host = firstName(leaf.DNSNames); host == "" {
+			return ""
+		}
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(at.Port())))
 }
 
 // policy has p tell clients of the relay.
@@ -263,7 +291,7 @@ func (t *turnService) policy(p *signaling.Policy) {
 func (t *turnService) iceServers(peer signaling.PeerID) (servers []byte, lifetime time.Duration) {
 	lifetime = t.config.TurnTTL
 	username, password := relay.Mint(t.secret, string(peer), time.Now().Add(lifetime))
-	all := append(slices.Clone(t.config.ICEServers), iceServer{URLs: t.urls, Username: username, Credential: password})
+	all := append(slices.Clone(t.config.ICEServers), iceServer{URLs: t.urls(), Username: username, Credential: password})
 	return all.with(t.config.STUN), lifetime
 }
 
@@ -272,7 +300,7 @@ func (t *turnService) String() string {
 	if t == nil || t.own == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s, relayed addresses on ports %s", strings.Join(t.urls, " "), t.config.TurnPorts)
+	return fmt.Sprintf("%s, relayed addresses on ports %s", strings.Join(t.urls(), " "), t.config.TurnPorts)
 }
 
 // Close ends the relay, if it is an own one.

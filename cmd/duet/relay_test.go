@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,6 +17,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/pion/turn/v4"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const testTurnSecret = "hunter2-hunter2-hunter2-hunter2"
@@ -70,9 +77,9 @@ func TestRelayTakesDescriptors(t *testing.T) {
 }
 
 // joinedServers connects a client to the room demo of the server at socket and returns its iceServers.
-func joinedServers(t *testing.T, socket string) (servers []iceServer) {
+func joinedServers(t *testing.T, socket string, trust *tls.Config) (servers []iceServer) {
 	t.Helper()
-	c, _, err := websocket.Dial(t.Context(), socket, nil)
+	c, _, err := websocket.Dial(t.Context(), socket, &websocket.DialOptions{HTTPClient: clientOf(trust)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +114,7 @@ func TestProcessRelays(t *testing.T) {
 	p := spawn(t, nil, "DUET_TURN_ADDR=127.0.0.1:0", "DUET_TURN_PORTS=30000-31999", "DUET_STUN=stun:192.0.2.1",
 		`DUET_ICE_SERVERS=[{"urls":"stun:192.0.2.2"}]`, "DUET_TURN_SECRET="+testTurnSecret)
 	_, socket, operator := p.listening(t)
-	servers := joinedServers(t, socket)
+	servers := joinedServers(t, socket, nil)
 	if len(servers) != 3 || servers[0].URLs[0] != "stun:192.0.2.1" || servers[1].URLs[0] != "stun:192.0.2.2" {
 		t.Fatalf("%+v", servers)
 	}
@@ -155,6 +162,137 @@ func TestProcessRelays(t *testing.T) {
 	}
 	if said := p.stderr.String(); strings.Contains(said, relay.Credential) || strings.Contains(said, "hunter2") || !strings.Contains(said, "relayed addresses on ports 30000-31999") {
 		t.Error(said)
+	}
+}
+
+// A relayClient is a client of the relay over TLS that has a relayed address.
+func relayClient(t *testing.T, server iceServer, at string, cfg *tls.Config) (net.PacketConn, *x509.Certificate) {
+	t.Helper()
+	conn, err := tls.Dial("tcp", at, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	c, err := turn.NewClient(&turn.ClientConfig{TURNServerAddr: at, Conn: turn.NewSTUNConn(conn),
+		Username: server.Username, Password: server.Credential})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := c.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	relayed, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { relayed.Close() })
+	return relayed, conn.ConnectionState().PeerCertificates[0]
+}
+
+// TestProcessRelaysOverTLS relays data between two clients that came by the turns: of joined, and goes on
+// when the certificate has changed, which who comes later gets.
+func TestProcessRelaysOverTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	first, second := makeTestCertificate(t, "duet.example", -time.Hour, time.Hour), makeTestCertificate(t, "duet.example", -time.Hour, time.Hour)
+	writeFile(t, cert, first.cert)
+	writeFile(t, key, first.key)
+	p := spawn(t, nil, "DUET_TLS_CERT="+cert, "DUET_TLS_KEY="+key, "DUET_STUN=off",
+		"DUET_TURN_ADDR=127.0.0.1:0", "DUET_TURN_PORTS=32000-32999")
+	at := p.said(t)
+	trust := trusting(first.cert, second.cert)
+	servers := joinedServers(t, at.Websocket, trust)
+	m := regexp.MustCompile(`turn:(127\.0\.0\.1:\d+)\?transport=tcp turns:(127\.0\.0\.1:\d+)\?transport=tcp$`).FindStringSubmatch(strings.Join(servers[0].URLs, " "))
+	if m == nil || m[1] != m[2] {
+		t.Fatalf("%+v", servers)
+	}
+	a, leaf := relayClient(t, servers[0], m[2], trust)
+	b, _ := relayClient(t, servers[0], m[2], trust)
+	if !leaf.Equal(first.leaf) {
+		t.Error("another certificate")
+	}
+	if err := b.(interface{ CreatePermissions(...net.Addr) error }).CreatePermissions(a.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	relays := func(text string) {
+		t.Helper()
+		if _, err := a.WriteTo([]byte(text), b.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		if err := b.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if n, _, err := b.ReadFrom(buf); err != nil || string(buf[:n]) != text {
+			t.Fatalf("%q, %v", buf[:n], err)
+		}
+	}
+	relays("before")
+	writeFile(t, cert, second.cert)
+	writeFile(t, key, second.key)
+	p.stderr.await(t, regexp.MustCompile(`certificate read again`))
+	relays("after")
+	if _, leaf := relayClient(t, servers[0], m[2], trust); !leaf.Equal(second.leaf) {
+		t.Error("the old certificate is still served")
+	}
+	if _, metrics := get(t, at.Operator); !strings.Contains(metrics, `duet_turn_refused_total{why="tls"} 0`) {
+		t.Error("a handshake failed")
+	}
+}
+
+// inUse has one certificate for ever; nil = none yet.
+type inUse struct{ leaf *x509.Certificate }
+
+func (c inUse) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return nil, errors.New("no handshakes here")
+}
+func (c inUse) Run(context.Context) error { return nil }
+func (c inUse) InUse() *x509.Certificate  { return c.leaf }
+
+// turns: is told exactly when a browser can use it.
+func TestTurnsIsTold(t *testing.T) {
+	leaf := func(change func(*x509.Certificate)) inUse {
+		c := *makeTestCertificate(t, "duet.example", -time.Hour, time.Hour).leaf
+		change(&c)
+		return inUse{&c}
+	}
+	made := &selfSigned{}
+	made.current.Store(&tls.Certificate{Leaf: leaf(func(*x509.Certificate) {}).leaf})
+	for _, tt := range []struct {
+		name    string
+		certs   certificates
+		tlsAddr string
+		want    string
+	}{
+		{"no https", nil, "", ""},
+		{"a certificate for the address", leaf(func(*x509.Certificate) {}), "", "turns:127.0.0.1:PORT?transport=tcp"},
+		{"and a port of its own", leaf(func(*x509.Certificate) {}), "127.0.0.1:0", "turns:127.0.0.1:TLS?transport=tcp"},
+		{"a certificate for a name", leaf(func(c *x509.Certificate) { c.IPAddresses = nil }), "", "turns:duet.example:PORT?transport=tcp"},
+		{"a wildcard before a name", leaf(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"*.duet.example", "duet.example"} }), "", "turns:duet.example:PORT?transport=tcp"},
+		{"a wildcard", leaf(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"*.duet.example"} }), "", ""},
+		{"one that ran out", leaf(func(c *x509.Certificate) { c.NotAfter = time.Now() }), "", ""},
+		{"none from the authority yet", inUse{}, "", ""},
+		{"self-signed", made, "", ""},
+		{"self-signed, with a port of its own", made, "127.0.0.1:0", "turns:127.0.0.1:TLS?transport=tcp"},
+	} {
+		cfg, err := parseConfig([]string{"DUET_TURN_ADDR=127.0.0.1:0"}, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.TurnTLSAddr = listenAddr(tt.tlsAddr)
+		service, err := startRelay(t.Context(), &cfg, tt.certs, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls := service.urls()
+		got := strings.Join(urls[3:], " ")
+		want := strings.NewReplacer("PORT", fmt.Sprint(service.own.Addr().Port()), "TLS", fmt.Sprint(service.own.TLSAddr().Port())).Replace(tt.want)
+		if got != want || !strings.HasPrefix(urls[2], "turn:") {
+			t.Errorf("%s: %q, want %q", tt.name, urls, want)
+		}
+		service.Close()
 	}
 }
 

@@ -51,7 +51,7 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	beside := newOversight(cfg, log, reg)
 	rooms := cfg.hub()
 	beside.policy(cfg, &rooms.Policy)
-	turn, err := startRelay(ctx, cfg, secure.getCertificate(), log, reg)
+	turn, err := startRelay(ctx, cfg, secure.certificates(), log, reg)
 	if err != nil {
 		return err
 	}

@@ -215,7 +215,7 @@ func connect(t *testing.T, socket string) *websocket.Conn {
 // sign makes a token for the room demo with more claims, and a header that names its key.
 func sign(t *testing.T, secret string, claims jwt.MapClaims) string {
 	t.Helper()
-	all := jwt.MapClaims{"room": "demo", "exp": time.Now().Add(time.Hour).Unix(), "sub": marker}
+	all := jwt.MapClaims{"room": "demo", "exp": time.Now().Add(time.Hour).Unix(), "jti": marker}
 	for name, value := range claims {
 		all[name] = value
 	}
@@ -266,7 +266,7 @@ func (u *utterances) tryCall(t *testing.T, socket, minted string) (token, joined
 func (u *utterances) tryTokens(t *testing.T, socket string) {
 	t.Helper()
 	secret := secretSettings["DUET_AUTH_SECRET"]
-	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"room": "demo", "sub": marker}).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"room": "demo", "jti": marker}).SignedString(jwt.UnsafeAllowNoneSignatureType)
 	if err != nil {
 		t.Fatal(err)
 	}

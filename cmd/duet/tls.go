@@ -289,12 +289,12 @@ func (t *tlsService) handler(h http.Handler) http.Handler {
 	return httpapi.StrictTransport(strictTransport, h)
 }
 
-// getCertificate is for others who speak TLS; nil where there is none.
-func (t *tlsService) getCertificate() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// certificates says where others who speak TLS find certificates; nil where there are none.
+func (t *tlsService) certificates() certificates {
 	if t == nil {
 		return nil
 	}
-	return t.certs.GetCertificate
+	return t.certs
 }
 
 func (t *tlsService) expires() float64 {
@@ -373,14 +373,23 @@ func (t *tlsService) host(at string) string {
 			names = leaf.DNSNames
 		}
 	}
-	i := slices.IndexFunc(names, func(name string) bool { return !strings.HasPrefix(name, "*") })
+	name := firstName(names)
 	switch {
-	case i < 0:
+	case name == "":
 		return at
 	case port == "443":
-		return names[i]
+		return name
 	}
-	return net.JoinHostPort(names[i], port)
+	return net.JoinHostPort(name, port)
+}
+
+// firstName is the first of a certificate's names that stands for itself; "" = none does.
+func firstName(names []string) string {
+	i := slices.IndexFunc(names, func(name string) bool { return !strings.HasPrefix(name, "*") })
+	if i < 0 {
+		return ""
+	}
+	return names[i]
 }
 
 // redirects returns the address that is redirected, "" where none is.

@@ -24,6 +24,7 @@ const (
 	acmeRequestTimeout = 30 * time.Second // for one request to the authority
 	acmeRetry          = time.Minute      // after a first failure; doubled with each further one
 	acmeRetryMost      = time.Hour
+	acmeLooks          = 20 // at a certificate in its life, at the least
 )
 
 // acmeCertificates come from an authority that speaks ACME (RFC 8555), and are kept in DUET_DATA_DIR.
@@ -123,7 +124,7 @@ func (a *acmeCertificates) look(ctx context.Context, domain string) {
 			wait, retry = retry, min(2*retry, acmeRetryMost)
 		default:
 			a.use(domain, pair.Leaf)
-			retry = acmeRetry
+			wait, retry = min(pair.Leaf.NotAfter.Sub(pair.Leaf.NotBefore)/acmeLooks, acmeRetryMost), acmeRetry
 		}
 		select {
 		case <-ctx.Done():

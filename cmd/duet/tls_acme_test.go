@@ -48,8 +48,15 @@ type authority struct {
 	stop       func()
 }
 
-// startPebble starts it: names resolve to 127.0.0.1, and it asks for proofs at the ports given.
-func startPebble(t *testing.T, program string, httpPort, tlsPort int) *authority {
+// A pebbleConfig says how an authority behaves.
+type pebbleConfig struct {
+	httpPort, tlsPort int           // where it asks for proofs
+	life              time.Duration // of its certificates
+	refused           int           // of a hundred nonces; one costs its client a second, each further one in a row twice as much
+}
+
+// startPebble starts it: names resolve to 127.0.0.1.
+func startPebble(t *testing.T, program string, cfg pebbleConfig) *authority {
 	t.Helper()
 	dir := t.TempDir()
 	own := makeTestCertificate(t, "localhost", -time.Hour, time.Hour)
@@ -60,9 +67,9 @@ func startPebble(t *testing.T, program string, httpPort, tlsPort int) *authority
 	text, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress":           fmt.Sprintf("127.0.0.1:%d", ports[0]),
 		"managementListenAddress": fmt.Sprintf("127.0.0.1:%d", ports[1]),
-		"certificate":             cert, "privateKey": key, "httpPort": httpPort, "tlsPort": tlsPort,
+		"certificate":             cert, "privateKey": key, "httpPort": cfg.httpPort, "tlsPort": cfg.tlsPort,
 		"retryAfter": map[string]int{"authz": 1, "order": 1},
-		"profiles":   map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": 86400}},
+		"profiles":   map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(cfg.life.Seconds())}},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +77,7 @@ func startPebble(t *testing.T, program string, httpPort, tlsPort int) *authority
 	writeFile(t, config, text)
 	said := &transcript{changed: make(chan struct{})}
 	cmd := exec.Command(program, "-config", config, "-dnsserver", resolveToLoopback(t))
-	cmd.Env = []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=30"} // a third of the nonces are refused
+	cmd.Env = []string{"PEBBLE_VA_NOSLEEP=1", fmt.Sprint("PEBBLE_WFE_NONCEREJECT=", cfg.refused)}
 	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -191,10 +198,10 @@ func TestACME(t *testing.T) {
 			env := []string{"DUET_TLS_ACME_DOMAIN=duet.test", "DUET_DATA_DIR=" + t.TempDir(), fmt.Sprintf("DUET_ADDR=127.0.0.1:%d", https)}
 			var ca *authority
 			if challenge == "http-01" {
-				ca = startPebble(t, pebble, plain, nobody)
+				ca = startPebble(t, pebble, pebbleConfig{httpPort: plain, tlsPort: nobody, life: 24 * time.Hour, refused: 10})
 				env = append(env, fmt.Sprintf("DUET_HTTP_REDIRECT_ADDR=127.0.0.1:%d", plain))
 			} else {
-				ca = startPebble(t, pebble, nobody, https)
+				ca = startPebble(t, pebble, pebbleConfig{httpPort: nobody, tlsPort: https, life: 24 * time.Hour, refused: 10})
 				env = append(env, "DUET_HTTP_REDIRECT_ADDR=off")
 			}
 			env = append(env, "DUET_TLS_ACME_URL="+ca.url, "DUET_TLS_ACME_CA="+ca.ca)
@@ -231,6 +238,70 @@ func TestACME(t *testing.T) {
 	}
 }
 
+// TestACMERenews: a certificate of a few seconds is renewed before it has run out, by the library's own
+// clock. The connection from before stays, and every handshake finds a certificate that is valid.
+func TestACMERenews(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes two thirds of a certificate's life")
+	}
+	t.Parallel()
+	const life = 24 * time.Second // a third of it is left when it is renewed, which takes a second
+	ports := freePorts(t, 2)
+	https, nobody := ports[0], ports[1]
+	ca := startPebble(t, buildPebble(t), pebbleConfig{httpPort: nobody, tlsPort: https, life: life})
+	p := spawn(t, nil, "DUET_TLS_ACME_DOMAIN=duet.test", "DUET_DATA_DIR="+t.TempDir(), fmt.Sprintf("DUET_ADDR=127.0.0.1:%d", https),
+		"DUET_HTTP_REDIRECT_ADDR=off", "DUET_TLS_ACME_URL="+ca.url, "DUET_TLS_ACME_CA="+ca.ca)
+	const obtained = `"msg":"certificate from the ACME authority`
+	p.stderr.await(t, regexp.MustCompile(obtained))
+	_, root := fetch(t, ca.client, ca.roots)
+	at := p.said(t)
+
+	ws, _, err := websocket.Dial(t.Context(), at.Websocket, &websocket.DialOptions{HTTPClient: acmeClient([]byte(root))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	exchange := func(send, want string) {
+		t.Helper()
+		if err := ws.Write(t.Context(), websocket.MessageText, []byte(send)); err != nil {
+			t.Fatal(err)
+		}
+		if _, text, err := ws.Read(t.Context()); err != nil || !strings.Contains(string(text), want) {
+			t.Fatalf("%s: %s, %v", send, text, err)
+		}
+	}
+	exchange(`{"type":"join","room":"demo"}`, `"joined"`)
+
+	trust := trusting([]byte(root))
+	trust.ServerName = "duet.test"
+	shake := func() *x509.Certificate {
+		t.Helper()
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", https), trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0]
+	}
+	first := shake()
+	if held := first.NotAfter.Sub(first.NotBefore); held > life {
+		t.Fatalf("a certificate for %s", held)
+	}
+	second, poll := first, time.NewTicker(100*time.Millisecond)
+	defer poll.Stop()
+	for second = shake(); second.Equal(first); second = shake() {
+		<-poll.C
+	}
+	if !time.Now().Before(first.NotAfter) || !second.NotAfter.After(first.NotAfter) {
+		t.Errorf("renewed at %s, from the end at %s to that at %s", time.Now(), first.NotAfter, second.NotAfter)
+	}
+	exchange(`{"type":"ping"}`, `"pong"`)
+	p.stderr.await(t, regexp.MustCompile(`(?s)`+obtained+`.*`+obtained))
+	if _, metrics := get(t, at.Operator); !strings.Contains(metrics, `duet_tls_renewals_total{outcome="ok"} 2`) || !strings.Contains(metrics, `duet_tls_renewals_total{outcome="failed"} 0`) {
+		t.Error("the renewal was not counted")
+	}
+}
+
 // TestACMEThatDoesNotAnswer: what is wrong is logged and counted, and duet goes on.
 func TestACMEThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
@@ -250,14 +321,20 @@ func TestACMEThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// callOverACME fetches the page and joins a room, trusting root alone, and returns the certificate.
-func callOverACME(t *testing.T, page, socket string, root []byte) *x509.Certificate {
-	t.Helper()
+// acmeClient trusts root alone, and finds every name at 127.0.0.1.
+func acmeClient(root []byte) *http.Client {
 	client := clientOf(trusting(root))
 	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		_, port, _ := net.SplitHostPort(addr)
 		return new(net.Dialer).DialContext(ctx, network, "127.0.0.1:"+port)
 	}
+	return client
+}
+
+// callOverACME fetches the page and joins a room, trusting root alone, and returns the certificate.
+func callOverACME(t *testing.T, page, socket string, root []byte) *x509.Certificate {
+	t.Helper()
+	client := acmeClient(root)
 	res, _ := fetch(t, client, page)
 	if res.StatusCode != 200 || res.Header.Get("Strict-Transport-Security") == "" {
 		t.Errorf("the page: %s, %v", res.Status, res.Header)

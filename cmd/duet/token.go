@@ -91,7 +91,7 @@ func tokenCommand(args, environ []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&claims.Room, "room", "", "the `room`; with * at its end, every room whose name begins so")
 	ttl := flags.Duration("ttl", time.Hour, "how long it holds, up to 744h (31 days)")
 	flags.StringVar(&claims.Name, "name", "", "the `name` that its bearer has to use")
-	flags.StringVar(&claims.Subject, "sub", "", "whose it is (`sub`), for your own records")
+	flags.StringVar(&claims.Subject, "sub", "", "whose it is (`sub`): the operator's API, events and webhooks say it")
 	flags.IntVar(&claims.Capacity, "capacity", 0, "`seats` of the room as far as its bearer is concerned, 2 to 8")
 	page := flags.String("url", "http://localhost:8080/", "the page's `address`, for the link")
 	flags.Usage = func() {

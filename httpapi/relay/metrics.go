@@ -12,6 +12,7 @@ const (
 	whyPeer        = "peer"        // an internal address, or a port that is not the relay's
 	whyPermissions = "permissions" // more peers than one allocation may have
 	whyConnections = "connections" // more TCP connections than there may be
+	whyTLS         = "tls"         // a handshake that fails, or none where TLS alone is spoken
 	whyMalformed   = "malformed"   // no message that makes sense
 	whyRequested   = "unsupported" // a TCP allocation
 )
@@ -40,7 +41,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"why"}),
 	}
 	for _, why := range []string{whyCredentials, whyExpired, whyUserQuota, whyTotalQuota, whyNoPort, whyPeer,
-		whyPermissions, whyConnections, whyMalformed, whyRequested} {
+		whyPermissions, whyConnections, whyTLS, whyMalformed, whyRequested} {
 		m.refused.WithLabelValues(why)
 	}
 	reg.MustRegister(m.allocations, bytes, m.refused)

@@ -22,8 +22,9 @@ import (
 
 // A Config says where a Server listens and what it allows.
 type Config struct {
-	Addr           string // host:port for UDP and TCP
-	TLSAddr        string // host:port for TLS; "" = none
+	Addr    string // host:port for UDP and TCP, and for TLS where there are certificates
+	TLSAddr string // host:port for TLS alone; "" = none
+	// GetCertificate finds the certificate for a TLS handshake; nil = no TLS.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	PublicIP netip.Addr // IPv4: what clients are told as their relayed address
@@ -69,6 +70,9 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Re
 	if !cfg.PublicIP.Is4() {
 		return nil, errors.New("relayed addresses are IPv4")
 	}
+	if cfg.TLSAddr != "" && cfg.GetCertificate == nil {
+		return nil, fmt.Errorf("%w: there are no certificates", ErrTLSAddr)
+	}
 	s := &Server{cfg: cfg, log: log.With("component", "relay"), metrics: newMetrics(reg), users: make(map[string]int)}
 	s.nobody = sync.NewCond(&s.mu)
 	s.peers = &peers{public: cfg.PublicIP, allow: cfg.AllowPeers}
@@ -84,16 +88,20 @@ func Listen(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Re
 			s.Close()
 		}
 	}()
-	err = errors.Join(s.serveUDP(udp), s.serveTCP(tcp, nil))
+	var secure *tls.Config
+	if cfg.GetCertificate != nil {
+		secure = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cfg.GetCertificate}
+	}
+	err = errors.Join(s.serveUDP(udp), s.serveTCP(tcp, secure, false))
 	if err != nil || cfg.TLSAddr == "" {
 		return s, err
 	}
-	secure, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.TLSAddr)
+	alone, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.TLSAddr)
 	if err != nil {
 		return s, fmt.Errorf("%w: %w", ErrTLSAddr, err)
 	}
-	s.tlsAddr = secure.Addr()
-	return s, s.serveTCP(secure, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cfg.GetCertificate})
+	s.tlsAddr = alone.Addr()
+	return s, s.serveTCP(alone, secure, true)
 }
 
 // listenBoth opens addr by TCP and by UDP. With port 0 both get the same free one.
@@ -131,7 +139,7 @@ func bindAddr(listening net.Addr) netip.Addr {
 // Addr is where the relay listens by UDP and TCP.
 func (s *Server) Addr() netip.AddrPort { return addrPortOf(s.addr) }
 
-// TLSAddr is where it listens by TLS, the zero value where it does not.
+// TLSAddr is where it listens by TLS alone, the zero value where it does not.
 func (s *Server) TLSAddr() netip.AddrPort { return addrPortOf(s.tlsAddr) }
 
 // Close ends the relay, and returns when all its allocations are gone. Further calls do nothing.
@@ -160,12 +168,13 @@ func (s *Server) serveUDP(conn *net.UDPConn) error {
 	return s.open(d, cfg, conn)
 }
 
-func (s *Server) serveTCP(l net.Listener, secure *tls.Config) error {
+// serveTCP serves plain TCP and, with secure, TLS: with tlsOnly nothing else.
+func (s *Server) serveTCP(l net.Listener, secure *tls.Config, tlsOnly bool) error {
 	bounded := newListener(l, s.cfg.TotalQuota+freeConnections, connectionsPerAddr, s.metrics.refuse)
 	d := s.newDoor(bounded)
 	l = bounded
 	if secure != nil {
-		l = tls.NewListener(bounded, secure)
+		l = tlsListener{Listener: bounded, config: secure, only: tlsOnly, refused: s.metrics.refuse}
 	}
 	cfg := d.config()
 	cfg.ListenerConfigs = []turn.ListenerConfig{{
@@ -185,7 +194,7 @@ func (s *Server) open(d *door, cfg turn.ServerConfig, socket interface{ Close() 
 	return nil
 }
 
-// A door is one way in: UDP, TCP or TLS. Within it an address and port are one client.
+// A door is one way in: UDP, TCP (with TLS), or TLS alone. Within it an address and port are one client.
 type door struct {
 	// Static after construction.
 	relay    *Server

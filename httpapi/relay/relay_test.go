@@ -8,10 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,14 +59,26 @@ type raw struct {
 	nonce              stun.Nonce
 }
 
-// dial connects by network, udp or tcp, with good credentials for user.
+// dial connects by network, udp, tcp, tls, or tls-only, with good credentials for user.
 func dial(t testing.TB, s *Server, network, user string) *raw {
 	t.Helper()
 	r := &raw{t: t, server: s.addr}
 	r.username, r.password = Mint(s.cfg.Secret, user, time.Now().Add(time.Hour))
 	server := s.Addr()
+	if network == "tls-only" {
+		server = s.TLSAddr()
+	}
 	if server.Addr().IsUnspecified() {
 		server = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), server.Port())
+	}
+	if strings.HasPrefix(network, "tls") {
+		conn, err := tls.Dial("tcp", server.String(), trusting(certificate(t, s)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		r.conn = turn.NewSTUNConn(conn)
+		return r
 	}
 	conn, err := net.Dial(network, server.String())
 	if err != nil {
@@ -225,8 +236,8 @@ func TestBinding(t *testing.T) {
 
 // TestTwoClients lets two clients of the relay exchange data, by each way in, with a library's client.
 func TestTwoClients(t *testing.T) {
-	s := start(t)
-	for _, networks := range [][2]string{{"udp", "udp"}, {"udp", "tcp"}, {"tcp", "tcp"}} {
+	s := start(t, withTLS(makeCertificate(t, "127.0.0.1")))
+	for _, networks := range [][2]string{{"udp", "udp"}, {"udp", "tcp"}, {"tcp", "tcp"}, {"tls", "tls"}, {"tls-only", "tls"}, {"tls-only", "udp"}} {
 		t.Run(networks[0]+"-"+networks[1], func(t *testing.T) {
 			var ends [2]net.PacketConn
 			for i, network := range networks {
@@ -262,7 +273,7 @@ func TestTwoClients(t *testing.T) {
 			}
 		})
 	}
-	if sent, got := testutil.ToFloat64(s.metrics.toPeers), testutil.ToFloat64(s.metrics.fromPeers); sent < 3*200*9 || got < 3*200*9 {
+	if sent, got := testutil.ToFloat64(s.metrics.toPeers), testutil.ToFloat64(s.metrics.fromPeers); sent < 6*200*9 || got < 6*200*9 {
 		t.Errorf("%v bytes to peers, %v from peers", sent, got)
 	}
 }
@@ -476,13 +487,15 @@ func TestRestart(t *testing.T) {
 
 func TestListenFaults(t *testing.T) {
 	s := start(t)
-	for _, cfg := range []Config{{Addr: s.Addr().String(), PublicIP: public}, {Addr: "nonsense", PublicIP: public}, {Addr: "127.0.0.1:0"}} {
+	for _, cfg := range []Config{{Addr: s.Addr().String(), PublicIP: public}, {Addr: "nonsense", PublicIP: public}, {Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", PublicIP: public}} {
 		if s, err := Listen(t.Context(), cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err == nil {
 			s.Close()
 			t.Errorf("%+v is taken", cfg)
 		}
 	}
-	cfg := Config{Addr: "127.0.0.1:0", TLSAddr: s.Addr().String(), PublicIP: public}
+	cfg := Config{Addr: "127.0.0.1:0", PublicIP: public}
+	withTLS(makeCertificate(t, "duet.test"))(&cfg)
+	cfg.TLSAddr = s.Addr().String()
 	if _, err := Listen(t.Context(), cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); !errors.Is(err, ErrTLSAddr) {
 		t.Error(err)
 	}
@@ -593,34 +606,6 @@ func (d *door) has(r *raw) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.clients[addrPortOf(r.conn.LocalAddr())] != nil
-}
-
-// TestTLS allocates by TLS, from 1.2 up.
-func TestTLS(t *testing.T) {
-	web := httptest.NewTLSServer(nil)
-	defer web.Close()
-	s := start(t, func(c *Config) {
-		c.TLSAddr = "127.0.0.1:0"
-		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &web.TLS.Certificates[0], nil }
-	})
-	trust := web.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	if _, err := tls.Dial("tcp", s.TLSAddr().String(), &tls.Config{RootCAs: trust, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
-		t.Error("TLS 1.1 is taken")
-	}
-	conn, err := tls.Dial("tcp", s.TLSAddr().String(), &tls.Config{RootCAs: trust})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	a, b := dial(t, s, "tcp", "anna"), dial(t, s, "udp", "bert")
-	a.conn = turn.NewSTUNConn(conn)
-	atA, atB := a.allocate(0), b.allocate(0)
-	a.ask(stun.MethodChannelBind, channelNumber(0x4000), peer(atB))
-	b.ask(stun.MethodCreatePermission, peer(atA))
-	b.sendIndication(atA, "hello, TLS")
-	if got := a.receive(); string(got) != "\x40\x00\x00\x0ahello, TLS\x00\x00" {
-		t.Errorf("%q", got)
-	}
 }
 
 // TestConnectionsAreBounded: one too many is closed at once; one that is closed makes room; one without

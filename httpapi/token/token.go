@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,10 +24,9 @@ const (
 	// MaxTTL is the longest that Sign lets a token live.
 	MaxTTL = 31 * 24 * time.Hour
 
-	leeway       = 5 * time.Second // between the signer's clock and ours, for exp and nbf
-	maxRoomBytes = 128             // docs/protocol.md, section 2
-	maxNameRunes = 64              // the same
-	minCapacity  = 2
+	leeway          = 5 * time.Second // between the signer's clock and ours, for exp and nbf
+	maxSubjectBytes = 255             // as OpenID Connect Core 1.0, section 2, bounds sub
+	minCapacity     = 2
 )
 
 // A Config says by what tokens are checked: Secret or JWKSURL, not both.
@@ -42,6 +39,7 @@ type Config struct {
 
 // Claims are what a token says.
 type Claims struct {
+	// Of RegisteredClaims duet hands Subject on, to the operator alone, and checks the rest.
 	Room     string `json:"room"`               // a room's name; with * at its end all names that begin so
 	Name     string `json:"name,omitempty"`     // that the client has to use; "" = its own choice
 	Capacity int    `json:"capacity,omitempty"` // seats of the room as far as this client is concerned; 0 = the server's setting
@@ -140,7 +138,7 @@ func (c *Checker) Authorize(ctx context.Context, text string, room signaling.Roo
 	}
 	if err == nil {
 		c.checked.WithLabelValues("ok").Inc()
-		return signaling.Grant{Name: claims.Name, Capacity: claims.Capacity}, nil
+		return signaling.Grant{Name: claims.Name, Subject: claims.Subject, Capacity: claims.Capacity}, nil
 	}
 	return signaling.Grant{}, c.refuse(err)
 }
@@ -196,22 +194,20 @@ func covers(claim string, room signaling.RoomID) bool {
 // check says what is wrong with what duet itself reads of c. Its error wraps errClaims.
 func (c *Claims) check() error {
 	wrong := func(text string) error { return fmt.Errorf("%w: %s", errClaims, text) }
+	badRoom, badName := signaling.CheckRoom(c.Room), signaling.CheckName(c.Name) // a pattern is bounded as a room's name is
 	switch {
 	case c.Room == "":
 		return wrong("room is missing")
-	case len(c.Room) > maxRoomBytes || !utf8.ValidString(c.Room) || strings.TrimSpace(c.Room) != c.Room || strings.ContainsFunc(c.Room, unicode.IsControl):
-		return wrong("room is a name of at most 128 bytes, without control characters and without white space at its ends, or the beginning of one and *")
-	case utf8.RuneCountInString(c.Name) > maxNameRunes || !utf8.ValidString(c.Name) || strings.ContainsFunc(c.Name, unprintable):
-		return wrong("name has at most 64 characters, none of them control characters or such that turn the direction of text")
+	case badRoom != nil:
+		return wrong(badRoom.Error())
+	case badName != nil:
+		return wrong(badName.Error())
+	case len(c.Subject) > maxSubjectBytes:
+		return wrong(fmt.Sprintf("sub must be at most %d bytes", maxSubjectBytes))
 	case c.Capacity != 0 && (c.Capacity < minCapacity || c.Capacity > signaling.MaxCapacity):
 		return wrong("capacity lies between 2 and 8")
 	}
 	return nil
-}
-
-// unprintable reports what the protocol allows in no name.
-func unprintable(r rune) bool {
-	return unicode.IsControl(r) || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
 }
 
 // Sign makes a token that holds for ttl, up to MaxTTL, and says when it ends. cfg gives the secret,
@@ -231,13 +227,11 @@ func Sign(cfg Config, claims Claims, ttl time.Duration) (text string, until time
 		claims.Audience = jwt.ClaimStrings{cfg.Audience}
 	}
 	text, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(cfg.Secret)
-	if err == nil && len(text) > maxTokenBytes {
-		err = errors.New("the token would be longer than the 4,096 characters that join takes: shorten sub or name")
+	if err == nil && len(text) > signaling.MaxTokenLen {
+		err = errors.New("the token would be longer than the 4,096 characters that join takes: shorten the audience or the issuer")
 	}
 	return text, until, err
 }
-
-const maxTokenBytes = 4096 // docs/protocol.md, section 2
 
 // Fragment is the end of an invite link: "#room&token=text" with the room percent-encoded as
 // encodeURIComponent does it. A fragment stays in the browser: no server, proxy or log sees it. For a

@@ -109,10 +109,12 @@ func TestAuthorize(t *testing.T) {
 		{"capacity", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"capacity": 9})), signaling.ErrUnauthorized, "between 2 and 8", "claims"},
 		{"capacity of one", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"capacity": 1})), signaling.ErrUnauthorized, "between 2 and 8", "claims"},
 		{"long name", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"name": strings.Repeat("é", 65)})), signaling.ErrUnauthorized, "64 characters", "claims"},
-		{"name that turns text", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"name": "a\u202eb"})), signaling.ErrUnauthorized, "direction", "claims"},
+		{"name that turns text", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"name": "a\u202eb"})), signaling.ErrUnauthorized, "bidirectional", "claims"},
+		{"long sub", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"sub": strings.Repeat("s", 256)})), signaling.ErrUnauthorized, "255 bytes", "claims"},
 		{"other room", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"room": "demo2"})), signaling.ErrForbidden, "another room", "room"},
 		{"beginning of the room", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"room": "dem"})), signaling.ErrForbidden, "another room", "room"},
 		{"other pattern", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"room": "demo-*"})), signaling.ErrForbidden, "another room", "room"},
+		{"middle of the room", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"room": "em*"})), signaling.ErrForbidden, "another room", "room"},
 		{"star inside", sign(t, jwt.SigningMethodHS256, secret, nil, with(jwt.MapClaims{"room": "d*o"})), signaling.ErrForbidden, "another room", "room"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,17 +135,21 @@ func TestAuthorize(t *testing.T) {
 
 func TestGrant(t *testing.T) {
 	cfg := Config{Secret: secret, Audience: "duet", Issuer: "me"}
-	text, until, err := Sign(cfg, Claims{Room: "a b*", Name: "Ada", Capacity: 3}, 10*time.Minute)
+	text, until, err := Sign(cfg, Claims{Room: "a b*", Name: "Ada", Capacity: 3, RegisteredClaims: jwt.RegisteredClaims{Subject: "user-7"}}, 10*time.Minute)
 	if err != nil || time.Until(until) < 9*time.Minute || time.Until(until) > 10*time.Minute {
 		t.Fatalf("%v, %v", until, err)
 	}
 	got, err := newChecker(t, cfg).Authorize(t.Context(), text, "a bc")
-	if err != nil || got != (signaling.Grant{Name: "Ada", Capacity: 3}) {
+	if err != nil || got != (signaling.Grant{Name: "Ada", Subject: "user-7", Capacity: 3}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestSignRefuses(t *testing.T) {
+	long := Config{Secret: secret, Audience: strings.Repeat("<", 256), Issuer: strings.Repeat("<", 256)} // six bytes each as JSON
+	subject := func(s string) Claims {
+		return Claims{Room: "demo", RegisteredClaims: jwt.RegisteredClaims{Subject: s}}
+	}
 	for _, tt := range []struct {
 		claims Claims
 		ttl    time.Duration
@@ -157,9 +163,12 @@ func TestSignRefuses(t *testing.T) {
 		{Claims{Room: "demo", Capacity: -1}, time.Hour, "capacity"},
 		{Claims{Room: "demo"}, 0, "ttl"},
 		{Claims{Room: "demo"}, MaxTTL + 1, "ttl"},
-		{Claims{Room: "demo", RegisteredClaims: jwt.RegisteredClaims{Subject: strings.Repeat("s", 4000)}}, time.Hour, "4,096"},
+		{Claims{Room: "demo\xff"}, time.Hour, "128 bytes"},
+		{Claims{Room: "demo", Name: "\xff"}, time.Hour, "64 characters"},
+		{subject(strings.Repeat("s", 256)), time.Hour, "255 bytes"},
+		{subject(strings.Repeat("s", 255)), time.Hour, "4,096"},
 	} {
-		if _, _, err := Sign(Config{Secret: secret}, tt.claims, tt.ttl); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, _, err := Sign(long, tt.claims, tt.ttl); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v for %v: %v", tt.claims, tt.ttl, err)
 		}
 	}

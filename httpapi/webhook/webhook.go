@@ -291,7 +291,7 @@ func sign(secret []byte, id string, at int64, body []byte) string {
 // newID makes the id of an event: nobody else's, and without a dot, which separates it in what is signed.
 func newID() string { return "evt_" + crand.Text() }
 
-// Payload is an event as JSON: {"type","timestamp","data":{"room","peer","name","why"}}; what is empty is
+// Payload is an event as JSON: {"type","timestamp","data":{"room","peer","name","sub","why"}}; what is empty is
 // left out.
 func Payload(e signaling.Event) []byte {
 	body := struct {
@@ -301,10 +301,11 @@ func Payload(e signaling.Event) []byte {
 			Room signaling.RoomID `json:"room"`
 			Peer signaling.PeerID `json:"peer,omitzero"`
 			Name string           `json:"name,omitzero"`
+			Sub  string           `json:"sub,omitzero"` // of the peer's token
 			Why  string           `json:"why,omitzero"`
 		} `json:"data"`
 	}{Type: e.Type, Timestamp: e.At.UTC()}
-	body.Data.Room, body.Data.Peer, body.Data.Name, body.Data.Why = e.Room, e.Peer, e.Name, e.Why
+	body.Data.Room, body.Data.Peer, body.Data.Name, body.Data.Sub, body.Data.Why = e.Room, e.Peer, e.Name, e.Subject, e.Why
 	text, err := json.Marshal(body)
 	if err != nil {
 		panic("event: " + err.Error()) // strings that were read from JSON, and a time

@@ -44,7 +44,7 @@ type request struct {
 type event struct {
 	Type      string
 	Timestamp time.Time
-	Data      struct{ Room, Peer, Name, Why string }
+	Data      struct{ Room, Peer, Name, Sub, Why string }
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -172,13 +172,13 @@ func (s *Sender) count(outcome string) float64 {
 func TestDelivery(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Sender, r *receiver) {
 		at := time.Now()
-		s.Send(signaling.Event{At: at, Type: "left", Room: "demo", Peer: "p", Name: "Ada", Why: "kicked"})
+		s.Send(signaling.Event{At: at, Type: "left", Room: "demo", Peer: "p", Name: "Ada", Subject: "user-7", Why: "kicked"})
 		synctest.Wait()
 		s.send("demo", 1, 20)
 		s.send("other", 1, 20)
 		synctest.Wait()
 		first := r.requests()[0]
-		if e := first.event; e.Type != "left" || !e.Timestamp.Equal(at) || e.Data != (struct{ Room, Peer, Name, Why string }{"demo", "p", "Ada", "kicked"}) {
+		if e := first.event; e.Type != "left" || !e.Timestamp.Equal(at) || e.Data != (struct{ Room, Peer, Name, Sub, Why string }{"demo", "p", "Ada", "user-7", "kicked"}) {
 			t.Errorf("%+v", e)
 		}
 		for room, want := range map[string]string{"demo": "Ada 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", "other": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"} {
