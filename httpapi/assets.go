@@ -20,7 +20,7 @@ import (
 // page that isolates itself (COEP) takes even a plain script only from who agrees. Whose page may open
 // a WebSocket here is another question (originPolicy).
 type assets struct {
-	files map[string]*asset // by path without a leading slash; "" is index.html
+	files map[string]*asset // by path without a leading slash; "" is index.html, "doctor" is doctor.html
 }
 
 type asset struct {
@@ -69,6 +69,7 @@ func loadAssets(files fs.FS) *assets {
 		panic("httpapi: page: " + err.Error())
 	}
 	a.files[""] = a.files["index.html"]
+	a.files["doctor"] = a.files["doctor.html"] // at a path without a slash, so that its relative addresses hold
 	return a
 }
 

@@ -17,6 +17,7 @@ import (
 
 var page = fstest.MapFS{
 	"index.html":    {Data: []byte("<!doctype html><title>duet</title>")},
+	"doctor.html":   {Data: []byte("<!doctype html><title>doctor</title>")},
 	"app.css":       {Data: []byte("body{}")},
 	"js/main.js":    {Data: []byte("export {}")},
 	"protocol.json": {Data: []byte("{}")},
@@ -80,6 +81,7 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"page", root, "GET", "/", 200, "Content-Type", "text/html; charset=utf-8", "<title>duet"},
 		{"page by name", root, "GET", "/index.html", 200, "Content-Type", "text/html; charset=utf-8", "<title>duet"},
+		{"doctor", root, "GET", "/doctor", 200, "Content-Type", "text/html; charset=utf-8", "<title>doctor"},
 		{"module", root, "GET", "/js/main.js", 200, "Content-Type", "text/javascript; charset=utf-8", "export"},
 		{"style", root, "GET", "/app.css", 200, "Content-Type", "text/css; charset=utf-8", "body"},
 		{"schema", root, "GET", "/protocol.json", 200, "Content-Type", "application/json", "{}"},
@@ -97,6 +99,8 @@ func TestRoutes(t *testing.T) {
 		{"profiles are elsewhere", root, "GET", "/debug/pprof/", 404, "", "", ""},
 
 		{"based page", based, "GET", "/a/duet/", 200, "Content-Type", "text/html; charset=utf-8", "<title>duet"},
+		{"based doctor", based, "GET", "/a/duet/doctor", 200, "Content-Type", "text/html; charset=utf-8", "<title>doctor"},
+		{"doctor outside the base", based, "GET", "/doctor", 404, "", "", "The page is at /a/duet/"},
 		{"based module", based, "GET", "/a/duet/js/main.js", 200, "", "", "export"},
 		{"based health", based, "GET", "/a/duet/healthz", 200, "", "", "ok"},
 		{"based readiness", based, "GET", "/a/duet/readyz", 200, "", "", "ready"},
@@ -143,7 +147,7 @@ func TestPageIsCheckedAgainByETag(t *testing.T) {
 
 func TestPageIsConfined(t *testing.T) {
 	h := newTestAPI(t, nil).Handler()
-	for _, target := range []string{"/", "/js/main.js", "/nothing"} {
+	for _, target := range []string{"/", "/doctor", "/js/main.js", "/nothing"} {
 		header := ask(h, "GET", target).Header()
 		for name, part := range map[string]string{
 			"Content-Security-Policy":    "require-trusted-types-for 'script'",

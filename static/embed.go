@@ -3,7 +3,7 @@ package static
 
 import "embed"
 
-// Files is what ships: the page, its styles and its modules. Tests do not ship.
+// Files is what ships: the pages, their styles and their modules. Tests do not ship.
 //
-//go:embed index.html *.css js protocol.json
+//go:embed *.html *.css js protocol.json
 var Files embed.FS

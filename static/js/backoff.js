@@ -18,11 +18,14 @@ export class Backoff {
     this.#random = random
   }
 
-  /** How long to wait before the next try, in milliseconds. */
-  next() {
+  /**
+   * How long to wait before the next try, in milliseconds.
+   * @param {number} [most]  a lower cap for this time, but never below the base
+   */
+  next(most = this.#cap) {
     const limit = Math.min(this.#cap, this.#base * 2 ** this.#attempt)
     if (limit < this.#cap) this.#attempt++
-    return this.#random() * limit
+    return this.#random() * Math.min(limit, Math.max(this.#base, most))
   }
 
   /** Starts again with the short waits. Call it when what was tried has proved stable, not when it began. */

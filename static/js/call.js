@@ -2,8 +2,8 @@
 /** One call with one remote peer, for as long as the peer keeps its id. */
 import { CallFiles } from './files.js'
 import { nextTick, startRecovery, step } from './recovery.js'
-import { dtlsRole, fingerprintOf, ufragOf, ufrags, withDtlsRole } from './sdp.js'
-import { realClock, Timers } from './timers.js'
+import { belongs, dtlsRole, fingerprintOf, ufragOf, ufrags, withDtlsRole } from './sdp.js'
+import { fire, realClock, Timers } from './timers.js'
 
 /** @import { CandidateMessage, DescriptionMessage, OutMessage } from './protocol.js' */
 /** @import { RecoveryAction, RecoveryEvent } from './recovery.js' */
@@ -15,8 +15,12 @@ const HOLD = 3_000
 const ANSWER = 10_000
 /** Nothing received in this time, after the network has changed: the path is dead. */
 const CHECK = 2_000
-/** Candidates of a restart are held back this long at most, for the peer's to come first. */
+/**
+ * Candidates of a restart are held back this long for the peer to tell all of its own, and then this long
+ * for our checks of them.
+ */
 const GATHERED = 2_000
+const HEAD_START = 2_000
 /** Candidates that may wait for their description. */
 const MAX_WAITING = 64
 /** `say` stops above this many bytes waiting. */
@@ -34,6 +38,9 @@ const MAX_BUFFERED = 1 << 20
  *
  * How much video is sent: bits per second at most, and by how much its width and height are divided.
  * @typedef {{ maxBitrate: number, scaleResolutionDownBy: number }} VideoLimits
+ *
+ * `at`: when, on the call's clock, in milliseconds. `url` has no credentials: there is no place for them in it.
+ * @typedef {{ code: number, text: string, url: string, at: number }} Refusal
  *
  * @typedef {object} CallOptions
  * @property {boolean} polite  yields when offers cross: towards peers that were in the room before us
@@ -59,8 +66,8 @@ const MAX_BUFFERED = 1 << 20
  *
  * Fires `state` (CallState), `track` (a MediaStreamTrack, new in `stream`), `media` (the remote stream or
  * one of its tracks has changed), `data` (an object the peer sent
- * with `say`), `channel` (`say` works now), `rebuilt` (`pc` is a new one), `trouble` (an
- * Error, for the log).
+ * with `say`), `channel` (`say` works now), `rebuilt` (`pc` is a new one), `refused` (there is a `refusal`),
+ * `trouble` (an Error, for the log).
  */
 export class Call extends EventTarget {
   /** The remote media: the first audio and the first video track that the peer sends. */
@@ -71,6 +78,13 @@ export class Call extends EventTarget {
   files
   /** The peer's signaling is away: what we send it waits, and is not sent again. */
   away = false
+  /**
+   * What a STUN or TURN server answered instead of a candidate, the first time since the call was up: RFC
+   * 8489, section 14.8, and RFC 8656, section 19, name the codes (400 to 599). A server that cannot be
+   * reached (701) has answered nothing.
+   * @type {Refusal | undefined}
+   */
+  refusal
   /** @type {CallState} */
   #state = 'connecting'
   #polite
@@ -109,13 +123,14 @@ export class Call extends EventTarget {
   /** @type {(RTCIceCandidateInit | null)[]} candidates that came before their description */
   #waiting = []
   /**
-   * What sends our candidates of a restart, held until the peer has told all of its own: while the old path
-   * lives, Chromium never tries a pair that it learns of by the peer's check before the candidate comes,
-   * and goes on sending to ports that Firefox has given up. So Firefox must not check too soon; and its own
-   * restart holds nothing back.
+   * What sends our candidates of a restart, held while the old path lives so that Firefox does not check
+   * before we do. On a restart Chromium takes the controlling role and Firefox keeps it, and the
+   * tie-breakers decide (RFC 8445, section 7.3.1.1). A check of Firefox's that comes before that nominates
+   * in vain, and only once: Chromium would go on sending to ports that Firefox has given up, for seconds.
    * @type {(() => void)[]}
    */
   #held = []
+  #toFirefox = false
   /** @type {'active' | 'passive' | undefined} the peer's DTLS role, fixed by the first answer */
   #peerRole
 
@@ -277,6 +292,7 @@ export class Call extends EventTarget {
   #listen(pc, signal) {
     pc.addEventListener('negotiationneeded', () => this.#negotiate(), { signal })
     pc.addEventListener('icecandidate', (e) => this.#sendCandidate(e.candidate?.toJSON() ?? null), { signal })
+    pc.addEventListener('icecandidateerror', (e) => this.#refused(e), { signal })
     pc.addEventListener('connectionstatechange', () => this.#watch(), { signal })
     pc.addEventListener('track', ({ track, transceiver }) => this.#addRemote(track, transceiver, signal), { signal })
   }
@@ -287,7 +303,7 @@ export class Call extends EventTarget {
    */
   #openChannel(pc, signal) {
     const channel = pc.createDataChannel('duet', { negotiated: true, id: 0 })
-    channel.addEventListener('open', () => this.dispatchEvent(new Event('channel')), { signal })
+    channel.addEventListener('open', () => fire(this, 'channel'), { signal })
     channel.addEventListener('message', ({ data }) => this.#heard(data), { signal })
     return channel
   }
@@ -295,7 +311,7 @@ export class Call extends EventTarget {
   /** @param {string} text  whatever came */
   #heard(text) {
     try {
-      this.dispatchEvent(new CustomEvent('data', { detail: JSON.parse(text) }))
+      fire(this, 'data', JSON.parse(text))
     } catch (error) {
       this.#report(error)
     }
@@ -332,21 +348,21 @@ export class Call extends EventTarget {
     }
     this.stream.addTrack(track)
     for (const type of ['mute', 'unmute', 'ended']) track.addEventListener(type, this.#mediaChanged, { signal })
-    this.dispatchEvent(new CustomEvent('track', { detail: track }))
+    fire(this, 'track', track)
     this.#mediaChanged()
   }
 
-  #mediaChanged = () => this.dispatchEvent(new Event('media'))
+  #mediaChanged = () => fire(this, 'media')
 
-  async #applyLimits() {
+  /** @param {boolean} [whole]  and sends a whole picture: a browser that missed some may take 3 s to ask for it */
+  async #applyLimits(whole = false) {
     const sender = this.#transceiver('video')?.sender
     if (!this.#limits || !sender || this.#state === 'closed') return
     const parameters = sender.getParameters()
     const [encoding] = parameters.encodings ?? []
-    const { maxBitrate, scaleResolutionDownBy } = this.#limits
-    if (!encoding || (encoding.maxBitrate === maxBitrate && encoding.scaleResolutionDownBy === scaleResolutionDownBy)) return
+    if (!encoding) return
     Object.assign(encoding, this.#limits)
-    await sender.setParameters(parameters).catch((error) => this.#report(error))
+    await sender.setParameters(parameters, { encodingOptions: [{ keyFrame: whole }] }).catch((error) => this.#report(error))
   }
 
   // --- negotiation ----------------------------------------------------------------------------
@@ -395,21 +411,19 @@ export class Call extends EventTarget {
 
   /** @param {() => boolean} wanted */
   #sendDescription(wanted) {
-    const description = /** @type {RTCSessionDescription} */ (this.pc.localDescription)
-    const type = /** @type {'offer' | 'answer'} */ (description.type)
-    this.#send({ type, sdp: description.sdp }, wanted)
+    const { type, sdp } = /** @type {{ type: 'offer' | 'answer', sdp: string }} */ (this.pc.localDescription)
+    this.#send({ type, sdp }, wanted)
   }
 
   /** @param {RTCIceCandidateInit | null} candidate */
   #sendCandidate(candidate) {
     const { pc } = this
-    const ufrag = candidate ? ufragOf(candidate) : undefined
-    const current = () => !ufrag || ufrags(pc.localDescription?.sdp).has(ufrag)
-    const send = () => this.#send({ type: 'candidate', candidate }, () => this.#isCurrent(pc) && current())
+    const wanted = () => this.#isCurrent(pc) && belongs(candidate, pc.localDescription?.sdp)
+    const send = () => this.#send({ type: 'candidate', candidate }, wanted)
     const restarts = this.#state === 'connected' && pc.signalingState === 'have-local-offer'
-    if (this.#held.length || (restarts && !pc.localDescription?.sdp.includes('o=mozilla'))) {
+    if (this.#held.length || (restarts && this.#toFirefox && !isFirefox(pc.localDescription?.sdp))) {
       this.#held.push(send)
-      this.#timers.set('held', GATHERED, this.#release)
+      if (!this.#timers.has('held')) this.#timers.set('held', GATHERED, this.#release)
     } else send()
   }
 
@@ -444,6 +458,7 @@ export class Call extends EventTarget {
    * @param {DescriptionMessage} m
    */
   #isForNow({ type, sdp }) {
+    this.#toFirefox = isFirefox(sdp)
     const theirs = fingerprintOf(sdp)
     const known = fingerprintOf(this.pc.remoteDescription?.sdp)
     if (theirs && theirs === this.#abandoned) return false
@@ -480,7 +495,7 @@ export class Call extends EventTarget {
     await this.#addWaiting()
     await pc.setLocalDescription()
     if (!this.#isCurrent(pc)) return
-    this.#learnRole('ours')
+    this.#peerRole ??= dtlsRole(pc.localDescription?.sdp) === 'active' ? 'passive' : 'active'
     this.#sendDescription(() => this.#isCurrent(pc))
     this.#abandoned = undefined
     // If we still need an offer of our own, `negotiationneeded` fires again.
@@ -501,17 +516,9 @@ export class Call extends EventTarget {
     if (!this.#isCurrent(pc)) return
     this.#timers.cancel('answer')
     this.#abandoned = undefined
-    this.#learnRole('theirs')
+    this.#peerRole ??= dtlsRole(sdp)
     await this.#addWaiting()
     await this.#applyLimits()
-  }
-
-  /** @param {'ours' | 'theirs'} answer  whose answer it was */
-  #learnRole(answer) {
-    if (this.#peerRole) return
-    if (answer === 'theirs') this.#peerRole = dtlsRole(this.pc.remoteDescription?.sdp)
-    else if (dtlsRole(this.pc.localDescription?.sdp) === 'active') this.#peerRole = 'passive'
-    else this.#peerRole = 'active'
   }
 
   // --- candidates -----------------------------------------------------------------------------
@@ -529,9 +536,8 @@ export class Call extends EventTarget {
    * @param {RTCIceCandidateInit | null} candidate
    */
   #isDue(candidate) {
-    const sdp = this.pc.remoteDescription?.sdp
-    const ufrag = candidate ? ufragOf(candidate) : undefined
-    return sdp !== undefined && (!ufrag || ufrags(sdp).has(ufrag))
+    const { remoteDescription } = this.pc
+    return remoteDescription !== null && belongs(candidate, remoteDescription.sdp)
   }
 
   async #addWaiting() {
@@ -546,7 +552,15 @@ export class Call extends EventTarget {
    */
   async #addCandidate(candidate) {
     await this.pc.addIceCandidate(candidate ?? undefined).catch((error) => this.#report(error))
-    if (!candidate?.candidate && this.pc.signalingState === 'stable') this.#release()
+    const all = !candidate?.candidate && this.pc.signalingState === 'stable'
+    if (all && this.#held.length) this.#timers.set('held', HEAD_START, this.#release)
+  }
+
+  /** @param {RTCPeerConnectionIceErrorEvent} event */
+  #refused({ errorCode: code, errorText: text, url }) {
+    if (this.refusal || code > 699 || this.#state === 'connected') return
+    this.refusal = { code, text, url: url ?? '', at: this.#clock.now() }
+    fire(this, 'refused')
   }
 
   // --- recovery -------------------------------------------------------------------------------
@@ -556,8 +570,11 @@ export class Call extends EventTarget {
     if (state !== 'connected' && state !== 'disconnected' && state !== 'failed') return
     this.#recover(state)
     const up = this.#state === 'connected' || this.#state === 'unstable'
-    if (state === 'connected') this.#setState('connected')
-    else if (up) this.#setState('unstable')
+    if (state === 'connected') {
+      this.refusal = undefined
+      if (this.#state === 'unstable') this.#applyLimits(true)
+      this.#setState('connected')
+    } else if (up) this.#setState('unstable')
     else if (state === 'failed') this.#setState('blocked')
   }
 
@@ -601,7 +618,7 @@ export class Call extends EventTarget {
     this.files.use(filesChannel(this.#makeConnection(offers)))
     old.close()
     if (this.#state === 'connected') this.#setState('unstable')
-    this.dispatchEvent(new Event('rebuilt'))
+    fire(this, 'rebuilt')
   }
 
   /** Whether anything, if only an answer to ICE's own checks, has come for some time. */
@@ -619,13 +636,18 @@ export class Call extends EventTarget {
   #setState(state) {
     if (state === this.#state) return
     this.#state = state
-    this.dispatchEvent(new CustomEvent('state', { detail: state }))
+    fire(this, 'state', state)
   }
 
   /** @param {unknown} error */
   #report(error) {
-    if (this.#state !== 'closed') this.dispatchEvent(new CustomEvent('trouble', { detail: error }))
+    if (this.#state !== 'closed') fire(this, 'trouble', error)
   }
+}
+
+/** @param {string} [sdp]  as it was made: Chromium shows that of its peer with another first line */
+function isFirefox(sdp = '') {
+  return sdp.includes('o=mozilla')
 }
 
 /** @param {RTCPeerConnection} pc */

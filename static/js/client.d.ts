@@ -193,8 +193,8 @@ export interface SignalingClient extends EventTarget {
   readonly session: string
   /** Slow motion, in milliseconds. */
   delay: number
-  /** Finds out at once whether the connection still lives. */
-  probe(): void
+  /** Finds out at once whether the connection still lives. Urgent: 1 s without an answer is enough to begin the next. */
+  probe(urgent?: boolean): void
 }
 
 export interface JoinedRoomEventMap {

@@ -19,7 +19,7 @@
  */
 import { ClientError } from './errors.js'
 import { Sha256 } from './sha256.js'
-import { realClock, Timers } from './timers.js'
+import { fire, realClock, Timers } from './timers.js'
 
 /** @import { Clock } from './timers.js' */
 
@@ -403,7 +403,7 @@ export class Files extends EventTarget {
     const { id, name, type, size, parts } = file
     this.#incoming = undefined
     this.#say((this.#answer = { type: 'done', id, sha256 }))
-    this.#tell('file', { id, name, type, size, sha256, blob: new Blob(parts, { type: BINARY }) })
+    fire(this, 'file', { id, name, type, size, sha256, blob: new Blob(parts, { type: BINARY }) })
   }
 
   /**
@@ -421,20 +421,12 @@ export class Files extends EventTarget {
    */
   #fail({ id, name }, code) {
     this.#incoming = undefined
-    this.#tell('failed', { id, name, code })
+    fire(this, 'failed', { id, name, code })
   }
 
   /** @param {Incoming} file */
   #progress({ id, name, received, size }) {
-    this.#tell('progress', { id, name, received, size })
-  }
-
-  /**
-   * @param {string} type
-   * @param {object} detail
-   */
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }))
+    fire(this, 'progress', { id, name, received, size })
   }
 }
 

@@ -5,12 +5,12 @@
  *     const room = await connect('wss://example.org/ws', { room: 'demo', media: true })
  *     room.addEventListener('track', ({ detail: { peer, stream } }) => show(peer, stream))
  */
-import { ClientError, errorOfEnd } from './errors.js'
-import { isName, isRoom } from './protocol.js'
+import { ClientError, errorOfEnd, needed } from './errors.js'
+import { isName, isRoom, sizeOf } from './protocol.js'
 import { MAX_CHAT, Room } from './room.js'
 import { followPage, SignalingClient } from './signaling.js'
 import { Call } from './call.js'
-import { realClock, Timers } from './timers.js'
+import { fire, hear, realClock, Timers } from './timers.js'
 
 /** @import { Kind } from './call.js' */
 /** @import { SendFileOptions } from './data.js' */
@@ -142,8 +142,6 @@ export class JoinedRoom extends EventTarget {
   #early = []
   /** @type {MediaStream | undefined} */
   #given
-  /** @type {Promise<LocalMedia> | undefined} */
-  #devices
   #ownsMedia = false
   /** @type {Map<Kind, MediaStreamTrack | undefined>} */
   #sending = new Map()
@@ -261,7 +259,7 @@ export class JoinedRoom extends EventTarget {
    * @param {{ to?: string }} [options]  a peer's id
    */
   async send(data, { to } = {}) {
-    const bytes = new TextEncoder().encode(JSON.stringify(data) ?? '').length
+    const bytes = sizeOf(JSON.stringify(data) ?? '')
     if (bytes === 0) throw new ClientError('bad-message', 'This value has no JSON.')
     if (bytes > MAX_DATA) throw new ClientError('too-big')
     if (to === undefined ? this.peers.size === 0 : !this.peers.has(to)) throw new ClientError('no-peer')
@@ -353,26 +351,22 @@ export class JoinedRoom extends EventTarget {
 
   #follow() {
     const room = this.#room
-    /** @param {string} type @param {(detail: any) => void} handle */
-    const on = (type, handle) => room.addEventListener(type, (event) => handle(/** @type {CustomEvent} */ (event).detail))
-    on('member', (member) => this.#arrived(member))
-    on('member-left', ({ member, reason }) => {
+    hear(room, 'member', (member) => this.#arrived(member))
+    hear(room, 'member-left', ({ member, reason }) => {
       const peer = this.#peer(member)
       this.peers.delete(member.id)
       this.#fire('peer-left', { peer, reason })
       this.#finish()
     })
-    on('member-away', (member) => this.#fire('peer-away', this.#peer(member)))
-    on('member-back', (member) => this.#fire('peer-back', this.#peer(member)))
-    on('track', ({ member, track }) => {
+    for (const what of ['away', 'back', 'change']) hear(room, `member-${what}`, (member) => this.#fire(`peer-${what}`, this.#peer(member)))
+    hear(room, 'track', ({ member, track }) => {
       const peer = this.#peer(member)
       this.#fire('track', { peer, track, stream: peer?.stream })
     })
-    on('chat', ({ from, text }) => this.#fire('chat', { peer: this.#peer(from), text }))
-    on('message', ({ from, data }) => this.#fire('message', { peer: from && this.#peer(from), data }))
-    on('member-change', (member) => this.#fire('peer-change', this.#peer(member)))
-    on('trouble', (error) => this.#fire('trouble', error))
-    on('closed', (end) => this.#closed(end))
+    hear(room, 'chat', ({ from, text }) => this.#fire('chat', { peer: this.#peer(from), text }))
+    hear(room, 'message', ({ from, data }) => this.#fire('message', { peer: from && this.#peer(from), data }))
+    hear(room, 'trouble', (error) => this.#fire('trouble', error))
+    hear(room, 'closed', (end) => this.#closed(end))
     room.signaling.addEventListener('state', () => {
       const { state } = room.signaling
       if (state === 'closed') return // `closed` follows
@@ -385,11 +379,8 @@ export class JoinedRoom extends EventTarget {
     const peer = new Peer(member)
     this.peers.set(member.id, peer)
     const { files } = member.call
-    for (const [type, as] of [['file', 'file'], ['progress', 'file-progress'], ['failed', 'file-failed']]) {
-      files.addEventListener(type ?? '', (event) => {
-        this.#fire(as ?? '', { peer, ... /** @type {CustomEvent} */ (event).detail })
-      })
-    }
+    hear(files, 'file', (file) => this.#fire('file', { peer, ...file }))
+    for (const type of ['progress', 'failed']) hear(files, type, (file) => this.#fire(`file-${type}`, { peer, ...file }))
     this.#fire('peer', peer)
   }
 
@@ -404,7 +395,7 @@ export class JoinedRoom extends EventTarget {
    */
   #fire(type, detail) {
     if (this.#early) this.#early.push({ type, detail })
-    else this.dispatchEvent(new CustomEvent(type, { detail }))
+    else fire(this, type, detail)
   }
 
   #measureLater() {
@@ -443,27 +434,21 @@ export class JoinedRoom extends EventTarget {
     await media.open(kinds)
     if (this.#over.signal.aborted) return media.close()
     const [kind] = kinds
-    if (kind && !kinds.some((each) => media.track(each))) throw problemOf(media, kind)
+    if (kind && !kinds.some((each) => media.track(each))) throw await problemOf(media, kind)
   }
 
   /** Device code is loaded when it is first needed. */
-  #localMedia() {
-    return (this.#devices ??= import('./media.js').then(
-      ({ LocalMedia }) => {
-        this.#ownsMedia = true
-        return this.#adopt(new LocalMedia())
-      },
-      (cause) => {
-        this.#devices = undefined // to be tried again
-        throw new ClientError('unreachable', undefined, { cause })
-      },
-    ))
+  async #localMedia() {
+    if (this.media) return this.media
+    const { LocalMedia } = await loadMedia()
+    if (this.media) return this.media
+    this.#ownsMedia = true
+    return this.#adopt(new LocalMedia())
   }
 
   /** @param {LocalMedia} media */
   #adopt(media) {
     this.media = media
-    this.#devices = Promise.resolve(media)
     media.addEventListener('change', () => this.#mediaChanged(), { signal: this.#over.signal })
     return media
   }
@@ -482,7 +467,7 @@ export class JoinedRoom extends EventTarget {
     if (track && (kind === 'audio' || this.#given?.getTracks().includes(track))) track.enabled = on
     else if (on) {
       const media = await this.#localMedia()
-      if (!(await media.ensure(kind))) throw problemOf(media, kind)
+      if (!(await media.ensure(kind))) throw await problemOf(media, kind)
     } else this.media?.stop(kind)
     await this.#mediaChanged()
   }
@@ -512,13 +497,15 @@ export class JoinedRoom extends EventTarget {
   }
 }
 
+const loadMedia = () => needed(import('./media.js'))
+
 /**
  * @param {LocalMedia} media
  * @param {Kind} kind
  */
-function problemOf(media, kind) {
-  const problem = media.problems.get(kind) ?? 'failed'
-  return new ClientError(problem === 'insecure' ? problem : `media-${problem}`)
+async function problemOf(media, kind) {
+  const { mediaError } = await loadMedia()
+  return mediaError(media.problems.get(kind))
 }
 
 /** @param {unknown} error */

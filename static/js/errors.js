@@ -14,30 +14,24 @@
 
 /**
  * English texts: what happened and what to do. Those with `retry` are worth another try as they are.
- * The server's errors bring a text of their own.
+ * The server's errors bring a text of their own, and so do those of media.js and data.js.
  * @type {Partial<Record<ErrorCode, { text?: string, retry?: true }>>}
  */
 const KNOWN = {
-  'bad-message': { text: 'The server does not understand this client.' },
-  'room-full': { text: 'All places in this room are taken. Try again later or choose another room.', retry: true },
+  'room-full': { retry: true },
+  'server-full': { retry: true },
   'no-peer': { text: 'Nobody is there to receive it. Wait until somebody joins.', retry: true },
   busy: { text: 'Too much is waiting to be sent. Try again in a moment.', retry: true },
   'rate-limited': { retry: true },
   'out-of-sync': { retry: true },
-  'server-full': { text: 'The server has as many rooms as it takes. Try again later.', retry: true },
   unreachable: { text: 'The server does not answer. Check the address and the network, then try again.', retry: true },
-  closed: { text: 'The server ended the connection.' },
   replaced: { text: 'Another page or tab of yours has taken this place.' },
   kicked: { text: 'The operator closed the room or removed you from it.' },
   left: { text: 'You have left the room.' },
   aborted: { text: 'Stopped before it was done.' },
   insecure: { text: 'Browsers allow this only on secure pages: use https:// and wss://, or localhost.' },
   'bad-url': { text: 'This is not the address of a server, such as wss://example.org/ws.' },
-  'media-denied': { text: 'Camera or microphone are not allowed. Allow them for this page and try again.' },
-  'media-missing': { text: 'No camera or microphone was found. Plug one in and try again.', retry: true },
-  'media-busy': { text: 'Another program uses the camera or the microphone. Close it and try again.', retry: true },
-  'media-failed': { text: 'The camera or the microphone could not be opened.', retry: true },
-  'too-big': { text: 'This is more than can be sent at once.' },
+  'too-big': { text: 'This is more than can be sent at once. Send less, or in parts.' },
   cancelled: { text: 'Cancelled.' },
   'not-connected': { text: 'There is no connection to anybody now. Try again when there is.', retry: true },
   failed: { text: 'Something unexpected went wrong.', retry: true },
@@ -68,6 +62,17 @@ export class ClientError extends Error {
     this.retryable = retryable ?? known?.retry === true
     this.retryAfter = retryAfter
   }
+}
+
+/**
+ * A part of the library that is loaded when it is first needed. Where that fails it can be tried again.
+ * @template T
+ * @param {Promise<T>} module  what `import` gives
+ */
+export function needed(module) {
+  return module.catch((cause) => {
+    throw new ClientError('unreachable', undefined, { cause })
+  })
 }
 
 /**

@@ -1,6 +1,7 @@
 // @ts-check
 /** Files of one call. What does the work, data.js, is loaded when the first file is sent or comes. */
-import { ClientError } from './errors.js'
+import { ClientError, needed } from './errors.js'
+import { fire, hear } from './timers.js'
 
 /** @import { FileChannel, Files, SendFileOptions } from './data.js' */
 
@@ -11,8 +12,6 @@ const MAX_EARLY = 64
 export class CallFiles extends EventTarget {
   /** @type {RTCDataChannel} */
   #channel
-  /** @type {Promise<Files> | undefined} */
-  #loading
   /** @type {Files | undefined} */
   #files
   /** @type {unknown[]} */
@@ -68,14 +67,9 @@ export class CallFiles extends EventTarget {
     this.#load().catch(() => {}) // its sender gives up by itself
   }
 
-  #load() {
-    return (this.#loading ??= import('./data.js').then(
-      (module) => this.#start(module),
-      (cause) => {
-        this.#loading = undefined // to be tried again
-        throw new ClientError('unreachable', undefined, { cause })
-      },
-    ))
+  async #load() {
+    const module = await needed(import('./data.js'))
+    return this.#files ?? this.#start(module)
   }
 
   /** @param {typeof import('./data.js')} module */
@@ -83,11 +77,7 @@ export class CallFiles extends EventTarget {
     const channel = this.#channel
     channel.removeEventListener('message', this.#hold)
     const files = (this.#files = new Files({ channel: /** @type {FileChannel} */ (channel) }))
-    for (const type of ['file', 'progress', 'failed']) {
-      files.addEventListener(type, (event) => {
-        this.dispatchEvent(new CustomEvent(type, { detail: /** @type {CustomEvent} */ (event).detail }))
-      })
-    }
+    for (const type of ['file', 'progress', 'failed']) hear(files, type, (detail) => fire(this, type, detail))
     if (this.#closed) files.close()
     for (const data of this.#early.splice(0)) channel.dispatchEvent(new MessageEvent('message', { data }))
     return files

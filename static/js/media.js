@@ -1,6 +1,7 @@
 // @ts-check
 /** The camera, the microphone and the screen, and why they may not be there. */
 import { ClientError } from './errors.js'
+import { fire } from './timers.js'
 
 /** @import { Kind } from './call.js' */
 
@@ -40,13 +41,22 @@ export function problemOf(error) {
   return PROBLEMS[error instanceof Error ? error.name : ''] ?? 'failed'
 }
 
+/** English texts of what a call of ours rejects with. All but `denied` are worth another try as they are. */
+const ERRORS = Object.freeze({
+  denied: 'Camera or microphone are not allowed. Allow them for this page and try again.',
+  missing: 'No camera or microphone was found. Plug one in and try again.',
+  busy: 'Another program uses the camera or the microphone. Close it and try again.',
+  failed: 'The camera or the microphone could not be opened.',
+})
+
 /**
  * The error that a call of ours rejects with: its code is `insecure`, or `media-` and the problem.
- * @param {MediaProblem} problem
+ * @param {MediaProblem} [problem]
  * @param {unknown} [cause]
  */
-export function mediaError(problem, cause) {
-  return new ClientError(problem === 'insecure' ? problem : `media-${problem}`, undefined, { cause })
+export function mediaError(problem = 'failed', cause) {
+  if (problem === 'insecure') return new ClientError(problem, undefined, { cause })
+  return new ClientError(`media-${problem}`, ERRORS[problem], { retryable: problem !== 'denied', cause })
 }
 
 /**
@@ -407,7 +417,7 @@ export class LocalMedia extends EventTarget {
     this.problems.set(kind, denied ? 'denied' : there ? 'busy' : 'missing')
     if (kind === 'audio' && !denied && devices.length) await this.#add([kind])
     else this.#changed()
-    this.#tell('ended', { kind, problem: this.problems.get(kind) })
+    fire(this, 'ended', { kind, problem: this.problems.get(kind) })
   }
 
   // --- what the user and the system change ----------------------------------------------------
@@ -429,7 +439,7 @@ export class LocalMedia extends EventTarget {
     for (const kind of KINDS) {
       if (this.problems.get(kind) === 'missing' && devices[kind].length) this.problems.delete(kind)
     }
-    this.#tell('devicechange')
+    fire(this, 'devicechange')
     this.#changed()
   }
 
@@ -439,7 +449,7 @@ export class LocalMedia extends EventTarget {
    */
   #allowed(kind, state) {
     if (state !== 'denied' && this.problems.get(kind) === 'denied') this.problems.delete(kind)
-    this.#tell('permission', { kind, state })
+    fire(this, 'permission', { kind, state })
     this.#changed()
   }
 
@@ -460,15 +470,7 @@ export class LocalMedia extends EventTarget {
     const sent = [this.#live('audio'), this.screen ?? this.#live('video')]
     for (const track of this.tracks) if (!sent.includes(track)) this.stream.removeTrack(track)
     for (const track of sent) if (track) this.stream.addTrack(track)
-    this.#tell('change')
-  }
-
-  /**
-   * @param {string} type
-   * @param {object} [detail]
-   */
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }))
+    fire(this, 'change')
   }
 }
 

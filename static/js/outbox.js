@@ -117,7 +117,7 @@ export class Outbox {
    * @param {number} seq
    */
   find(seq) {
-    return [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)?.message
+    return this.#written(seq)?.message
   }
 
   /**
@@ -126,7 +126,7 @@ export class Outbox {
    * @param {number} seq
    */
   hold(seq) {
-    const found = [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)
+    const found = this.#written(seq)
     if (!found) return false
     this.#held.push({ ...found, seq: 0 })
     found.refused = true
@@ -140,6 +140,11 @@ export class Outbox {
     const due = [...this.#entries.slice(written.length), ...this.#held].sort((a, b) => a.order - b.order)
     this.#entries = [...written, ...due]
     this.#held = []
+  }
+
+  /** @param {number} seq */
+  #written(seq) {
+    return [...this.#entries, ...this.#recent].find((entry) => entry.seq === seq)
   }
 
   #forgetUnwanted() {

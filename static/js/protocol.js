@@ -93,6 +93,12 @@ export function socketURL(base) {
   return url.href
 }
 
+/**
+ * The bytes of a text in UTF-8.
+ * @param {unknown} text
+ */
+export const sizeOf = (text) => new TextEncoder().encode(String(text)).length
+
 const CONTROL = /\p{Cc}/u
 const BIDI_OVERRIDE = /[\u202a-\u202e\u2066-\u2069]/u
 
@@ -102,7 +108,7 @@ const BIDI_OVERRIDE = /[\u202a-\u202e\u2066-\u2069]/u
  * @param {string} room
  */
 export function isRoom(room) {
-  const bytes = new TextEncoder().encode(room).length
+  const bytes = sizeOf(room)
   return bytes >= 1 && bytes <= 128 && room === room.trim() && !CONTROL.test(room) && room.isWellFormed()
 }
 

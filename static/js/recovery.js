@@ -88,27 +88,33 @@ export const nextTick = ({ lateAt, actAt }) => Math.min(lateAt, actAt)
 export function step(state, event, now) {
   switch (event.type) {
     case 'connected':
-      return { state: { ...state, path: 'up', upSince: now, lateAt: Infinity, actAt: Infinity }, actions: [] }
+      return to({ ...state, path: 'up', upSince: now, lateAt: Infinity, actAt: Infinity })
     case 'disconnected':
-      return { state: due(lost(state, now), now < state.suspectUntil ? now : now + DISCONNECTED), actions: [] }
+      return to(due(lost(state, now), now < state.suspectUntil ? now : now + DISCONNECTED))
     case 'failed':
-      return { state: due(lost(state, now), now), actions: [] }
+      return to(due(lost(state, now), now))
     case 'silent':
-      return { state: due(state, now), actions: [] }
+      return to(due(state, now))
     case 'network':
-      if (state.path === 'up') return { state: { ...state, suspectUntil: now + SUSPECT }, actions: ['check'] }
-      return { state: due({ ...state, tries: 0 }, now), actions: [] }
+      if (state.path === 'up') return to({ ...state, suspectUntil: now + SUSPECT }, 'check')
+      return to(due({ ...state, tries: 0 }, now))
     case 'broken':
-      if (state.path === 'up') return { state, actions: [] }
-      return { state: due({ ...state, broken: true }, now), actions: [] }
+      if (state.path === 'up') return to(state)
+      return to(due({ ...state, broken: true }, now))
     case 'offered':
-      return { state: state.path === 'up' ? state : postponed(state, now), actions: [] }
+      return to(state.path === 'up' ? state : postponed(state, now))
     case 'rebuilt':
-      return { state: rebuilt(state, now), actions: [] }
+      return to(rebuilt(state, now))
     case 'tick':
       return tick(state, event.open === true, now)
   }
 }
+
+/**
+ * @param {Recovery} state
+ * @param {RecoveryAction[]} actions
+ */
+const to = (state, ...actions) => ({ state, actions })
 
 /**
  * @param {Recovery} state
@@ -119,10 +125,10 @@ export function step(state, event, now) {
 function tick(state, open, now) {
   if (now >= state.lateAt) {
     const { state: next, actions } = tick(due({ ...state, lateAt: Infinity }, now), open, now)
-    return { state: next, actions: ['late', ...actions] }
+    return to(next, 'late', ...actions)
   }
-  if (now < state.actAt) return { state, actions: [] }
-  if (open && !state.broken) return { state: { ...state, actAt: now + WAIT }, actions: [] }
+  if (now < state.actAt) return to(state)
+  if (open && !state.broken) return to({ ...state, actAt: now + WAIT })
   const rebuild = state.broken || state.restarts >= RESTARTS
   const next = {
     ...state,
@@ -133,7 +139,7 @@ function tick(state, open, now) {
     // A path that is up by name only shows by `disconnected` that this one try was not enough.
     actAt: state.path === 'up' ? Infinity : now + wait(state.tries),
   }
-  return { state: next, actions: [rebuild ? 'rebuild' : 'restart'] }
+  return to(next, rebuild ? 'rebuild' : 'restart')
 }
 
 /**

@@ -1,8 +1,9 @@
 // @ts-check
 /** A room as one of its members sees it: who is there, and a call with each of them. */
 import { Call } from './call.js'
+import { ClientError } from './errors.js'
 import { SignalingClient } from './signaling.js'
-import { realClock, Timers } from './timers.js'
+import { fire, hear, realClock, Timers } from './timers.js'
 
 /** @import { Kind, VideoLimits } from './call.js' */
 /** @import { IceServers, Joined, LeaveReason, Peer, PeerMessage, RoomMessage } from './protocol.js' */
@@ -19,11 +20,11 @@ export const MAX_CHAT = 4000
 /**
  * What a quality means: bits per second of video to one member at most, and to all of them together.
  */
-const QUALITY = Object.freeze({
+const QUALITY = {
   low: { each: 250_000, all: 750_000 },
   medium: { each: 800_000, all: 2_400_000 },
   high: { each: 2_500_000, all: 6_000_000 },
-})
+}
 
 /**
  * @typedef {object} Member
@@ -132,11 +133,11 @@ export class Room extends EventTarget {
     this.#iceTransportPolicy = iceTransportPolicy
     this.#newCall = newCall
     this.#timers = new Timers(clock)
-    this.#on('joined', (detail) => this.#joined(detail))
-    this.#on('message', (detail) => this.#receive(detail))
-    this.#on('refused', (detail) => this.#report(new Error(`${detail.code}: ${detail.message ?? detail.for}`)))
-    this.#on('closed', (detail) => this.#closed(detail))
-    this.#on('state', (detail) => {
+    hear(signaling, 'joined', (detail) => this.#joined(detail))
+    hear(signaling, 'message', (detail) => this.#receive(detail))
+    hear(signaling, 'refused', (detail) => this.#refused(detail))
+    hear(signaling, 'closed', (detail) => this.#closed(detail))
+    hear(signaling, 'state', (detail) => {
       this.signal = detail
       this.#changed()
     })
@@ -159,8 +160,8 @@ export class Room extends EventTarget {
 
   /** This device has another network, or one again: looks after every connection at once. */
   networkChanged() {
-    this.signaling.probe()
-    for (const { call } of this.members.values()) call.networkChanged()
+    this.signaling.probe(true)
+    for (const call of this.#calls) call.networkChanged()
   }
 
   /**
@@ -189,7 +190,7 @@ export class Room extends EventTarget {
   async setTrack(kind, track) {
     if (track) this.#tracks.set(kind, track)
     else this.#tracks.delete(kind)
-    await Promise.all([...this.members.values()].map(({ call }) => call.setTrack(kind, track)))
+    await Promise.all(this.#calls.map((call) => call.setTrack(kind, track)))
   }
 
   /**
@@ -219,12 +220,12 @@ export class Room extends EventTarget {
     const limits = videoLimits(this.#quality, this.members.size, this.#media.screen)
     if (JSON.stringify(limits) === JSON.stringify(this.#limits)) return
     this.#limits = limits
-    for (const { call } of this.members.values()) call.setLimits(limits)
+    for (const call of this.#calls) call.setLimits(limits)
   }
 
   /** @param {Said} data */
   #say(data) {
-    return [...this.members.values()].filter(({ call }) => call.say(data)).length
+    return this.#calls.filter((call) => call.say(data)).length
   }
 
   // --- the room's events ----------------------------------------------------------------------
@@ -237,6 +238,8 @@ export class Room extends EventTarget {
     if (this.#id !== m.id) this.#startAnew(m.id)
     // A resumed seat gets every event that it missed, one by one: the list would only anticipate them.
     if (first || !m.resumed) this.#meet(m.peers)
+    // Signaling and media were both lost, as with a changed network: now they can be repaired.
+    for (const call of this.#calls) if (call.state === 'unstable') call.networkChanged()
     this.#changed()
   }
 
@@ -291,7 +294,7 @@ export class Room extends EventTarget {
    */
   #deliver(id, data) {
     const from = this.members.get(id)
-    if (from || id === SERVER) this.dispatchEvent(new CustomEvent('message', { detail: { from, data } }))
+    if (from || id === SERVER) fire(this, 'message', { from, data })
   }
 
   /**
@@ -304,8 +307,7 @@ export class Room extends EventTarget {
     // The same id is the same page with the same connection: it goes on.
     this.#timers.cancel(peer.id)
     known.name = peer.name ?? ''
-    known.presence = peer.away ? 'away' : 'here'
-    known.call.away = Boolean(peer.away)
+    place(known, presenceOf(peer))
     known.call.resync({ polite })
     this.#changed(known)
   }
@@ -324,38 +326,29 @@ export class Room extends EventTarget {
       tracks: [...this.#tracks.values()],
       send: (message, wanted) => this.signaling.send({ ...message, to: peer.id }, wanted),
     })
-    call.away = Boolean(peer.away)
     /** @type {Member} */
-    const member = {
-      id: peer.id,
-      name: peer.name ?? '',
-      presence: peer.away ? 'away' : 'here',
-      call,
-      media: { audio: true, video: true, screen: false },
-    }
+    const member = { id: peer.id, name: peer.name ?? '', presence: 'here', call, media: { audio: true, video: true, screen: false } }
+    place(member, presenceOf(peer))
     this.members.set(peer.id, member)
     this.#limitVideo()
     this.#follow(member)
-    this.dispatchEvent(new CustomEvent('member', { detail: member }))
+    fire(this, 'member', member)
   }
 
   /** @param {Member} member */
   #follow(member) {
     const { call } = member
     call.addEventListener('state', () => {
-      if (call.state === 'unstable') this.signaling.probe() // the network may have changed for both
+      if (call.state === 'unstable') this.signaling.probe(true) // the network may have changed for both
       this.#fade(member)
       this.#changed(member)
     })
     call.addEventListener('channel', () => call.say({ type: 'media', ...this.#media }))
-    call.addEventListener('data', (event) => this.#heard(member, /** @type {CustomEvent} */ (event).detail))
-    call.addEventListener('trouble', (event) => this.#report(/** @type {CustomEvent} */ (event).detail))
+    hear(call, 'data', (data) => this.#heard(member, data))
+    hear(call, 'trouble', (error) => this.#report(error))
     call.addEventListener('media', () => this.#changed(member))
     call.addEventListener('rebuilt', () => this.#changed(member))
-    call.addEventListener('track', (event) => {
-      const track = /** @type {CustomEvent} */ (event).detail
-      this.dispatchEvent(new CustomEvent('track', { detail: { member, track } }))
-    })
+    hear(call, 'track', (track) => fire(this, 'track', { member, track }))
   }
 
   /**
@@ -365,9 +358,8 @@ export class Room extends EventTarget {
   #setPresence(peer, presence) {
     const member = this.members.get(peer.id)
     if (!member) return
-    member.presence = presence
-    member.call.away = presence === 'away'
-    this.dispatchEvent(new CustomEvent(presence === 'away' ? 'member-away' : 'member-back', { detail: member }))
+    place(member, presence)
+    fire(this, presence === 'away' ? 'member-away' : 'member-back', member)
     this.#changed(member)
   }
 
@@ -388,8 +380,7 @@ export class Room extends EventTarget {
    * @param {LeaveReason} reason
    */
   #gone(member, reason) {
-    member.presence = 'gone'
-    member.call.away = true
+    place(member, 'gone')
     this.#fade(member, reason)
     this.#changed(member)
   }
@@ -414,7 +405,7 @@ export class Room extends EventTarget {
     this.members.delete(member.id)
     member.call.close()
     this.#limitVideo()
-    this.dispatchEvent(new CustomEvent('member-left', { detail: { member, reason } }))
+    fire(this, 'member-left', { member, reason })
     this.#changed()
   }
 
@@ -426,7 +417,7 @@ export class Room extends EventTarget {
       if (over) this.#remove(member, 'left')
       else this.#gone(member, 'timeout')
     }
-    this.dispatchEvent(new CustomEvent('closed', { detail: end }))
+    fire(this, 'closed', end)
     this.#changed()
   }
 
@@ -440,7 +431,7 @@ export class Room extends EventTarget {
     if (typeof data !== 'object' || data === null || !('type' in data)) return
     if (data.type === 'chat' && 'text' in data && typeof data.text === 'string') {
       const text = data.text.slice(0, MAX_CHAT)
-      this.dispatchEvent(new CustomEvent('chat', { detail: { from: member, text } }))
+      fire(this, 'chat', { from: member, text })
     } else if (data.type === 'media' && 'audio' in data && 'video' in data) {
       const screen = 'screen' in data && data.screen === true
       member.media = { audio: data.audio === true, video: data.video === true, screen }
@@ -448,32 +439,47 @@ export class Room extends EventTarget {
     }
   }
 
+  /** @param {{ code: string, message?: string }} error  what the server said, or signaling by itself */
+  #refused({ code, message }) {
+    this.#report(new ClientError(code, message && `${code}: ${message}`))
+  }
+
   // --- helpers --------------------------------------------------------------------------------
+
+  get #calls() {
+    return [...this.members.values()].map(({ call }) => call)
+  }
 
   /** @param {RTCIceServer[]} servers */
   #useIceServers(servers) {
     const iceServers = [...this.#ownIceServers, ...servers]
     if (JSON.stringify(iceServers) === JSON.stringify(this.#iceServers)) return
     this.#iceServers = iceServers
-    for (const { call } of this.members.values()) call.setIceServers(iceServers)
-  }
-
-  /**
-   * @param {string} type
-   * @param {(detail: any) => void} handle
-   */
-  #on(type, handle) {
-    this.signaling.addEventListener(type, (event) => handle(/** @type {CustomEvent} */ (event).detail))
+    for (const call of this.#calls) call.setIceServers(iceServers)
   }
 
   /** @param {Member} [member]  of whom alone something has changed */
   #changed(member) {
-    if (member) this.dispatchEvent(new CustomEvent('member-change', { detail: member }))
-    this.dispatchEvent(new Event('change'))
+    if (member) fire(this, 'member-change', member)
+    fire(this, 'change')
   }
 
   /** @param {unknown} error */
   #report(error) {
-    this.dispatchEvent(new CustomEvent('trouble', { detail: error }))
+    fire(this, 'trouble', error)
   }
+}
+
+/** @param {Peer} peer */
+function presenceOf({ away }) {
+  return away ? 'away' : 'here'
+}
+
+/**
+ * @param {Member} member
+ * @param {Member['presence']} presence
+ */
+function place(member, presence) {
+  member.presence = presence
+  member.call.away = presence !== 'here'
 }

@@ -18,6 +18,17 @@ export function ufragOf(candidate) {
 }
 
 /**
+ * Whether a candidate belongs to a description. The end of candidates, and a candidate that does not say,
+ * belong to any.
+ * @param {RTCIceCandidateInit | null} candidate
+ * @param {string | undefined} sdp
+ */
+export function belongs(candidate, sdp) {
+  const ufrag = candidate && ufragOf(candidate)
+  return !ufrag || ufrags(sdp).has(ufrag)
+}
+
+/**
  * The DTLS role that an answer takes for its sender (RFC 8842, section 5.3).
  * @param {string | undefined} sdp
  * @returns {'active' | 'passive' | undefined}

@@ -5,8 +5,8 @@
  */
 import { Backoff } from './backoff.js'
 import { Outbox } from './outbox.js'
-import { afterClose, CLOSE, decode, joinIsHopeless, parse, SUBPROTOCOL } from './protocol.js'
-import { realClock, Timers } from './timers.js'
+import { afterClose, CLOSE, decode, joinIsHopeless, parse, sizeOf, SUBPROTOCOL } from './protocol.js'
+import { fire, realClock, Timers } from './timers.js'
 
 /** @import { ErrorMessage, Joined, OutMessage, ServerMessage } from './protocol.js' */
 /** @import { Clock } from './timers.js' */
@@ -17,11 +17,15 @@ const JOIN_DEADLINE = 10_000
 const IDLE = 25_000
 /** A connection that stays silent this long after a `ping` is given up, without waiting for its close. */
 const PONG_DEADLINE = 5_000
+/** The same where a call has lost its path, or the network has changed: it takes little to come back. */
+const URGENT_DEADLINE = 1_000
 /** A connection counts as stable, and the waits start short again, this long after `joined`. */
 const STABLE = 5_000
 /** An `ack` goes out after this many counted messages, or this long after the first of them. */
 const ACK_EVERY = 8
 const ACK_DELAY = 1_000
+/** The longest message, in bytes: 64 KiB (section 1), less what the number adds to it. */
+const MAX_MESSAGE = 65_500
 
 /**
  * Why it is over: `left` (we did), `refused` (the join, with its `error`) or `closed` (by the server).
@@ -72,7 +76,8 @@ export function newSessionKey(fill = (bytes) => crypto.getRandomValues(bytes)) {
  * - `message` RoomMessage | PeerMessage | IceServers: exactly once and in order
  * - `session` string: the key has changed
  * - `refused` ErrorMessage & `{ sent? }`: the server refused a message of ours, `sent`; `busy` and
- *   `rate-limited` are tried again by themselves
+ *   `rate-limited` are tried again by themselves. `too-big` comes without a text and from here: over 64 KiB
+ *   the server would end the connection (close code 1009)
  * - `envelope` Envelope: each message as it is on the wire, before it is handled. Keys, tokens and
  *   credentials are in it
  * - `closed` End
@@ -96,6 +101,9 @@ export class SignalingClient extends EventTarget {
   #received = 0
   #unacknowledged = 0
   #attempt = 0
+  /** How long a lost connection keeps its seat, in milliseconds, and until when it keeps ours. */
+  #grace = 0
+  #keptUntil = 0
   /** @type {number | undefined} the attempt that got us the seat whose messages we count */
   #since
   #options
@@ -141,12 +149,17 @@ export class SignalingClient extends EventTarget {
   /**
    * Sends a message, or keeps it until there is a connection: at most 256 wait. `wanted` is asked just
    * before it is written; on false it is dropped. It returns false when the message was not accepted:
-   * there is no seat yet or any more, or too much waits.
+   * there is no seat yet or any more, too much waits, or it is longer than the server takes (`refused`
+   * tells of that).
    * @param {OutMessage} message
    * @param {() => boolean} [wanted]
    */
   send(message, wanted) {
     if (this.#state === 'closed' || this.#id === undefined) return false
+    if (sizeOf(JSON.stringify(message)) > MAX_MESSAGE) {
+      fire(this, 'refused', { code: 'too-big', for: message.type, sent: message })
+      return false
+    }
     const accepted = this.#outbox.add(message, wanted, this.#clock.now() + this.delay)
     this.#flush()
     return accepted
@@ -174,10 +187,12 @@ export class SignalingClient extends EventTarget {
   /**
    * Finds out at once whether the connection still lives. Call it when the network changed or the page
    * woke up: a socket may be dead for minutes before its close comes.
+   * @param {boolean} [urgent]  something else has failed already: 1 s without an answer is enough, and the
+   *   next connection is begun without a wait
    */
-  probe() {
+  probe(urgent) {
     if (this.#state === 'waiting') this.#open()
-    else if (this.#state === 'joined') this.#ping()
+    else if (this.#state === 'joined') this.#ping(urgent)
   }
 
   // --- one connection -------------------------------------------------------------------------
@@ -243,7 +258,11 @@ export class SignalingClient extends EventTarget {
    */
   #comeBack(code, least = 0) {
     if (this.#state === 'closed') return // a listener has left
-    const retryIn = Math.max(least, this.#reconnects.next())
+    const now = this.#clock.now()
+    if (this.#state === 'joined') this.#keptUntil = now + this.#grace
+    // While our seat is kept, half of that time at most: there is always time for another try.
+    const left = this.#keptUntil - now
+    const retryIn = Math.max(least, this.#reconnects.next(left > 0 ? left / 2 : undefined))
     this.#timers.set('reconnect', retryIn, () => this.#open())
     this.#setState('waiting', { retryIn, code })
   }
@@ -255,7 +274,7 @@ export class SignalingClient extends EventTarget {
     this.#attempt = 0
     this.#since = undefined
     this.#startCounting()
-    this.dispatchEvent(new CustomEvent('session', { detail: this.#session }))
+    fire(this, 'session', this.#session)
   }
 
   #startCounting() {
@@ -283,7 +302,7 @@ export class SignalingClient extends EventTarget {
   #end(end, code) {
     this.#drop(code)
     this.#setState('closed')
-    this.dispatchEvent(new CustomEvent('closed', { detail: end }))
+    fire(this, 'closed', end)
   }
 
   // --- what arrives ---------------------------------------------------------------------------
@@ -312,7 +331,7 @@ export class SignalingClient extends EventTarget {
       case 'unknown':
         return
       default:
-        this.dispatchEvent(new CustomEvent('message', { detail: m }))
+        fire(this, 'message', m)
     }
   }
 
@@ -348,12 +367,13 @@ export class SignalingClient extends EventTarget {
     this.#timers.set('stable', STABLE, () => this.#reconnects.reset())
     if (!m.resumed || this.#since === undefined) this.#since = this.#attempt
     this.#id = m.id
+    this.#grace = m.grace * 1000
     this.#replaces = undefined
     this.#setState('joined')
     if (this.state === 'closed') return // a listener has left
     this.#outbox.release()
     this.#flush()
-    this.dispatchEvent(new CustomEvent('joined', { detail: m }))
+    fire(this, 'joined', m)
   }
 
   /** @param {ErrorMessage} error */
@@ -372,7 +392,7 @@ export class SignalingClient extends EventTarget {
     const { code, ref } = error
     const sent = ref === undefined ? undefined : this.#outbox.find(ref)
     if (ref !== undefined && (code === 'busy' || code === 'rate-limited')) this.#tryAgain(ref)
-    this.dispatchEvent(new CustomEvent('refused', { detail: { ...error, sent } }))
+    fire(this, 'refused', { ...error, sent })
   }
 
   /** @param {number} ref */
@@ -390,13 +410,20 @@ export class SignalingClient extends EventTarget {
 
   #heard() {
     this.#timers.cancel('pong')
+    this.#timers.cancel('urgent')
     this.#timers.set('idle', IDLE, () => this.#ping())
   }
 
-  #ping() {
+  /** @param {boolean} [urgent] */
+  #ping(urgent) {
     if (this.#socket?.readyState !== 1) return this.#giveUp()
     this.#write({ type: 'ping' })
     if (!this.#timers.has('pong')) this.#timers.set('pong', PONG_DEADLINE, () => this.#giveUp())
+    if (!urgent || this.#timers.has('urgent')) return
+    this.#timers.set('urgent', URGENT_DEADLINE, () => {
+      this.#giveUp()
+      this.probe()
+    })
   }
 
   // --- what goes out --------------------------------------------------------------------------
@@ -423,8 +450,7 @@ export class SignalingClient extends EventTarget {
    * @param {unknown} text
    */
   #show(direction, message, text) {
-    const bytes = new TextEncoder().encode(String(text)).length
-    this.dispatchEvent(new CustomEvent('envelope', { detail: { direction, message, bytes, at: this.#clock.now() } }))
+    fire(this, 'envelope', { direction, message, bytes: sizeOf(text), at: this.#clock.now() })
   }
 
   /**
@@ -433,7 +459,7 @@ export class SignalingClient extends EventTarget {
    */
   #setState(state, more) {
     this.#state = state
-    this.dispatchEvent(new CustomEvent('state', { detail: { state, ...more } }))
+    fire(this, 'state', { state, ...more })
   }
 }
 

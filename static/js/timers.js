@@ -1,4 +1,6 @@
 // @ts-check
+/** What fires: timers, and events with a `detail`. */
+
 /**
  * What tells the time, so that tests can.
  * @typedef {object} Clock
@@ -55,4 +57,23 @@ export class Timers {
   cancelAll() {
     for (const name of [...this.#running.keys()]) this.cancel(name)
   }
+}
+
+/**
+ * @param {EventTarget} target
+ * @param {string} type
+ * @param {unknown} [detail]
+ */
+export function fire(target, type, detail) {
+  target.dispatchEvent(new CustomEvent(type, { detail }))
+}
+
+/**
+ * Gives `handle` the detail of each event of that type.
+ * @param {EventTarget} target
+ * @param {string} type
+ * @param {(detail: any) => void} handle
+ */
+export function hear(target, type, handle) {
+  target.addEventListener(type, (event) => handle(/** @type {CustomEvent} */ (event).detail))
 }

@@ -7,6 +7,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { cleanUp, DENIED, filmed, launch, NO_CAMERA, Person, Proxy, Server, temporaryFolder } from './browser/harness.mjs'
+import { relayOnly, startRelaying } from './browser/relay.mjs'
 import { film } from './film.mjs'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -165,6 +166,38 @@ async function failures(server, ada, bob) {
     await shoot(person, 'replaced')
     await person.close()
   }
+  if (isWanted('room-full-retry')) {
+    const proxy = await Proxy.start(server.port)
+    const people = []
+    for (const [i, [browser, url]] of [[ada, server.url], [bob, proxy.url], [ada, server.url]].entries()) {
+      const person = await Person.open(browser, url, 'garden')
+      await person.join(['Ada', 'Bob', 'Cleo'][i])
+      people.push(person)
+      if (i === 2) break
+      await person.waitPhase('call')
+      if (i === 0) continue
+      await person.waitConnected()
+      proxy.refuse(true)
+      proxy.cut()
+      await people[0].waitStatus('peer-away-call-up')
+    }
+    await people[2].waitCard('room-full-retry')
+    await shoot(people[2], 'room-full-retry')
+    for (const person of people) await person.close()
+  }
+  if (isWanted('relay-refused')) {
+    const { url } = await startRelaying()
+    const people = []
+    for (const [i, browser] of [ada, bob].entries()) {
+      const person = await Person.open(browser, url, ROOM, { prepare: (page) => relayOnly(page, { password: 'wrong' }) })
+      await person.join(['Ada', 'Bob'][i])
+      await person.waitPhase('call')
+      people.push(person)
+    }
+    await people[0].waitCard('relay-refused')
+    await shoot(people[0], 'relay-refused')
+    for (const person of people) await person.close()
+  }
   if (isWanted('relay-missing')) {
     // Without any candidate of its own no path is found, as between two networks that let nothing in.
     const blind = (page) => page.evaluateOnNewDocument(() => {
@@ -175,7 +208,7 @@ async function failures(server, ada, bob) {
     })
     const people = []
     for (const [i, browser] of [ada, bob].entries()) {
-      const person = await Person.open(browser, server.url, ROOM, { prepare: blind })
+      const person = await Person.open(browser, server.url, 'attic', { prepare: blind })
       await person.join(['Ada', 'Bob'][i])
       await person.waitPhase('call')
       people.push(person)
@@ -185,8 +218,8 @@ async function failures(server, ada, bob) {
     for (const person of people) await person.close()
   }
   if (isWanted('autoplay')) {
-    const a = await Person.open(ada, server.url, ROOM)
-    const b = await Person.open(bob, server.url, ROOM)
+    const a = await Person.open(ada, server.url, 'porch')
+    const b = await Person.open(bob, server.url, 'porch')
     await b.page.evaluate(() => {
       HTMLMediaElement.prototype.play = () => Promise.reject(new DOMException('', 'NotAllowedError'))
     })

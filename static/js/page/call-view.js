@@ -133,6 +133,11 @@ export class CallView {
     pill.title = `${more}${text('pill.title')}`
   }
 
+  /** What the last toast said stands elsewhere now. */
+  hush() {
+    find('#toast').replaceChildren()
+  }
+
   /** A short word on something that has just happened. @param {string} words @param {string} [who] */
   toast(words, who) {
     const toast = find('#toast')

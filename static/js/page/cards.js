@@ -16,7 +16,7 @@ import { isText, onLanguage, text } from './texts.js'
 /** The picture of each card; `bad` where none is named. */
 const ICONS = /** @type {Record<string, string>} */ ({
   left: 'hang-up', insecure: 'link', denied: 'camera', missing: 'camera', busy: 'camera', failed: 'camera',
-  unreachable: 'inspector', 'relay-missing': 'inspector', blocked: 'inspector', unanswered: 'inspector',
+  unreachable: 'inspector', 'relay-missing': 'inspector', blocked: 'inspector', 'relay-refused': 'inspector', unanswered: 'inspector',
   autoplay: 'sound', replaced: 'pip',
 })
 

@@ -33,6 +33,14 @@ export class Ended {
     find('#ended-title').focus()
   }
 
+  /** @param {number} seconds  until it is tried again */
+  count(seconds) {
+    if (!this.#why) return
+    this.#why = { ...this.#why, values: { ...this.#why.values, seconds } }
+    const { steps } = wordsOf(this.#why)
+    steps.forEach((step, n) => say(/** @type {Element} */ (find('#ended-steps').children[n]), step))
+  }
+
   #render() {
     const why = this.#why
     if (!why) return
@@ -43,7 +51,9 @@ export class Ended {
     find('use', section).setAttribute('href', `#i-${iconOf(why.key)}`)
     say(find('#ended-title'), title)
     say(find('#ended-what'), what)
-    find('#ended-steps').replaceChildren(...stepList(steps).children)
+    const list = stepList(steps)
+    list.id = 'ended-steps'
+    find('#ended-steps').replaceWith(list)
     say(find('#ended-duration'), this.#lasted > 0 ? text('lasted', { duration: duration(this.#lasted) }) : '')
     say(button('#rejoin'), text(why.level === 'bad' && why.key !== 'replaced' ? 'tryAgain' : 'rejoin'))
   }

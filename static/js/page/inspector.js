@@ -24,6 +24,8 @@ export const MASK = '•••'
 const SECRETS = new Set(['session', 'replaces', 'token', 'credential', 'password', 'authorization', 'ice-pwd', 'icepwd'])
 /** Lines of a description that hold a key: the password of its ICE checks, and SDES. */
 const SECRET_LINES = /^(a=(?:ice-pwd|crypto):)[^\r\n]*/gim
+/** A room's name from this length on is masked in the download wherever it stands: a shorter one is part of other words. */
+const ROOM_AS_KEY = 8
 /** Nesting beyond this is cut off: the protocol allows 64. */
 const MAX_DEPTH = 64
 
@@ -119,6 +121,8 @@ export class Inspector extends EventTarget {
   /** @type {Map<string, string>} the last ICE user fragment that each side used: a new one is an ICE restart */
   #ufrags = new Map()
   #joins = 0
+  /** @type {Set<string>} every room that was joined, or asked for */
+  #rooms = new Set()
   /** @type {SignalingClient | undefined} */
   #signaling
   /** @type {AbortController | undefined} ends the listeners on #signaling */
@@ -300,7 +304,8 @@ export class Inspector extends EventTarget {
   }
 
   /**
-   * Everything that is kept, as JSON text to be saved. Secrets are masked in it.
+   * Everything that is kept, as JSON text to be saved. Secrets are masked in it, and so are the names of
+   * rooms: whoever knows one that nobody can guess is let in by it.
    * @param {(key: string, values: Record<string, string | number>) => string} [words]  puts a sentence in words
    */
   export(words) {
@@ -312,10 +317,11 @@ export class Inspector extends EventTarget {
       from,
       to,
       bytes,
-      says: words ? words(sentence, values) : sentence,
+      says: words ? words(sentence, 'room' in values ? { ...values, room: MASK } : values) : sentence,
       message,
     }))
-    return JSON.stringify({ format: 'duet-inspector', version: 1, saved: new Date(this.#now()).toISOString(), entries }, null, 2)
+    const saved = new Date(this.#now()).toISOString()
+    return JSON.stringify({ format: 'duet-inspector', version: 1, saved, entries }, withoutRooms(this.#rooms), 2)
   }
 
   #applySlow() {
@@ -356,7 +362,10 @@ export class Inspector extends EventTarget {
    */
   #follow(direction, type, m) {
     if (direction === 'out') {
-      if (type === 'join') this.#joins++
+      if (type === 'join') {
+        this.#joins++
+        this.#rooms.add(String(m.room))
+      }
       return
     }
     if (type === 'joined' && Array.isArray(m.peers)) {
@@ -500,6 +509,19 @@ function sentenceOf(direction, type, m, { joins, description }) {
 const REASONS = new Set(['left', 'timeout', 'replaced', 'kicked', 'overflow', 'error'])
 /** Error codes with a sentence of their own; the others show what the server says. */
 const ERRORS = new Set(['room-full', 'no-peer', 'busy', 'rate-limited', 'out-of-sync'])
+
+/**
+ * For JSON.stringify: masks members called `room`, and the longer ones of these names in any other text,
+ * also as they stand in a link.
+ * @param {Iterable<string>} rooms
+ */
+function withoutRooms(rooms) {
+  const names = [...rooms].filter((room) => room.length >= ROOM_AS_KEY).flatMap((room) => [room, encodeURIComponent(room)])
+  return (/** @type {string} */ key, /** @type {unknown} */ value) => {
+    if (key === 'room') return MASK
+    return typeof value === 'string' ? names.reduce((all, name) => all.replaceAll(name, MASK), value) : value
+  }
+}
 
 /** @param {unknown} value */
 const text = (value) => (typeof value === 'string' ? value : undefined)

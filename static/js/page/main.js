@@ -155,6 +155,13 @@ function tokenFor(room) {
   return invitation?.room === room ? invitation.token : undefined
 }
 
+/** Opens the doctor's page beside the call. Its tab gets the token in the fragment, as from an invite link. */
+function openDoctor() {
+  const room = roomInAddress()
+  const token = tokenFor(room)
+  window.open(token ? `doctor#${encodeURIComponent(room)}&token=${token}` : 'doctor', '_blank', 'noopener')
+}
+
 /** @param {string} room  '' for home */
 function goTo(room) {
   const hash = room && `#${encodeURIComponent(room)}`
@@ -259,7 +266,11 @@ async function begin(where) {
   const next = (visit = new Visit({ tab, where, token: tokenFor(where.room), media: /** @type {LocalMedia} */ (media), inspector, quality: quality(), reports: () => store.settings.reports === 'on' }))
   next.addEventListener('picture', (event) => render(/** @type {CustomEvent<Picture>} */ (event).detail))
   next.addEventListener('member', (event) => files.follow(/** @type {CustomEvent<Member>} */ (event).detail))
-  next.addEventListener('chat', (event) => heard(/** @type {CustomEvent} */ (event).detail))
+  next.addEventListener('chat', (event) => {
+    const { from, text: words } = /** @type {CustomEvent<{ from: Member, text: string }>} */ (event).detail
+    heard(nameOf(from), words)
+  })
+  next.addEventListener('announcement', (event) => heard(text('operator'), /** @type {CustomEvent} */ (event).detail))
   next.addEventListener('measured', (event) => {
     measured.push(/** @type {CustomEvent} */ (event).detail)
     if (measured.length > MEASURED) measured.shift()
@@ -294,17 +305,20 @@ function render({ room, status, note, failure, pill, rtt }) {
   const callIsUp = [...room.members.values()].some(({ call }) => call.state === 'connected')
   const lasting = status.level === 'busy' || status.level === 'bad'
   view.banner(lasting && (callIsUp || room.joined) && !failure ? status : undefined)
-  stageCard.show(failure, [{ label: 'tryNow', run: () => room.networkChanged() }])
+  stageCard.show(failure, [
+    { label: 'tryNow', run: () => room.networkChanged() },
+    ...(failure?.key === 'unanswered' ? [] : [{ label: /** @type {const} */ ('checkNetwork'), run: openDoctor }]),
+  ])
   const waiting = room.members.size === 0 && !failure
   invite.place(room.members.size === 0)
   show(find('#waiting'), waiting && room.joined)
   showStatus(status)
 }
 
-/** @param {{ from: Member, text: string }} said */
-function heard({ from, text: words }) {
-  chat.heard(nameOf(from), words)
-  if (!drawer.shows('chat')) view.toast(words, nameOf(from))
+/** @param {string} who @param {string} words */
+function heard(who, words) {
+  chat.heard(who, words)
+  if (!drawer.shows('chat')) view.toast(words, who)
 }
 
 /**
@@ -319,7 +333,17 @@ function over(which, { why, lasted, retryAfter }) {
   showPhase('ended')
   showStatus(why)
   ended.enter(why, lasted)
-  if (retryAfter) retryTimer = window.setTimeout(rejoin, retryAfter * 1000)
+  if (retryAfter) rejoinIn(retryAfter)
+}
+
+/**
+ * Goes back in when a place may have come free. The card counts the seconds, for the eye: a screen reader
+ * has said once that it is tried again.
+ * @param {number} seconds
+ */
+function rejoinIn(seconds) {
+  ended.count(seconds)
+  retryTimer = window.setTimeout(() => (seconds > 1 ? rejoinIn(seconds - 1) : rejoin()), 1000)
 }
 
 /** Goes back into the call that has just ended, with the devices as they were. */
@@ -350,7 +374,10 @@ let inspectorIsShown = false
 drawer.addEventListener('change', async () => {
   button('#chat-toggle').setAttribute('aria-expanded', String(drawer.shows('chat')))
   root.dataset.drawer = drawer.isOpen ? 'open' : 'closed'
-  if (drawer.shows('chat')) chat.seen()
+  if (drawer.shows('chat')) {
+    chat.seen()
+    view.hush()
+  }
   if (drawer.shows('inspector') && !inspectorIsShown) {
     inspectorIsShown = true
     const { InspectorView } = await import('./inspector-view.js')

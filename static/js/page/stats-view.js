@@ -78,6 +78,7 @@ export class StatsView {
     container.append(this.#empty)
     onLanguage(() => this.#render())
     new ResizeObserver(() => this.#render()).observe(container) // also when its tab is opened
+    new MutationObserver(() => this.#render()).observe(document.documentElement, { attributeFilter: ['data-theme'] })
   }
 
   /**

@@ -8,6 +8,9 @@ import { text } from './texts.js'
 /** @import { LocalMedia, MediaProblem } from '../media.js' */
 /** @import { TextKey, Values } from './texts.js' */
 
+/** A relay that refuses matters when no path has come up so long after, in milliseconds. */
+export const REFUSAL_SHOWS = 2000
+
 /**
  * @typedef {object} Status
  * @property {TextKey} key
@@ -32,6 +35,8 @@ export function statusOf(room, news) {
   if (room.signal.state !== 'joined') return signalOf(room, callIsUp)
   if (news) return news
   if (members.length === 0) return { key: 'waiting', level: 'quiet' }
+  const refused = members.map((member) => refusalOf(member)).find(Boolean)
+  if (refused && !callIsUp) return { key: 'relay-refused', values: refused.values, level: 'bad' }
   return members.map(memberStatus).find((status) => status.key !== 'connected') ?? allConnected(members)
 }
 
@@ -136,10 +141,25 @@ export function stageFailure(room) {
   if (!room.joined && !room.ended && room.signal.state === 'waiting') return { key: 'unreachable' }
   for (const member of members) {
     const values = { name: nameOf(member) }
+    const refused = refusalOf(member)
+    if (refused) return refused
     if (member.call.state === 'blocked') return { key: hasRelay(member.call) ? 'blocked' : 'relay-missing', values }
     if (member.call.state === 'unanswered' && member.presence === 'here') return { key: 'unanswered', values }
   }
   return undefined
+}
+
+/**
+ * The relay's refusal, where there is no path and no relayed one can come: no URL gave a candidate.
+ * @param {Member} member
+ * @returns {Failure | undefined}
+ */
+function refusalOf(member) {
+  const { refusal, pc } = member.call
+  if (!refusal || member.presence !== 'here' || performance.now() - refusal.at < REFUSAL_SHOWS) return undefined
+  const { code, text: words, url } = refusal
+  if (!/^turns?:/i.test(url) || / typ relay/.test(pc.localDescription?.sdp ?? '')) return undefined
+  return { key: 'relay-refused', values: { name: nameOf(member), answer: `${code} ${words.slice(0, 100)}`.replace(/[ .]+$/, ''), url } }
 }
 
 /** @param {Pick<Call, 'pc'>} call */

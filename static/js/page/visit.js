@@ -2,10 +2,10 @@
 /** One stay in one room, from the wish to join to the end of the call. */
 import { followPage, SignalingClient } from '../signaling.js'
 import { socketURL } from '../protocol.js'
-import { Room } from '../room.js'
+import { MAX_CHAT, Room } from '../room.js'
 import { summarize } from '../stats.js'
 import { reportCalls } from './reports.js'
-import { mediaNote, nameOf, pillOf, stageFailure, statusOf, endOf } from './status.js'
+import { endOf, mediaNote, nameOf, pillOf, REFUSAL_SHOWS, stageFailure, statusOf } from './status.js'
 import { onLanguage } from './texts.js'
 
 /** @import { Kind } from '../call.js' */
@@ -38,6 +38,7 @@ const MEASURE = 1000
  * Fires:
  * - `picture` Picture
  * - `member` Member, `chat` `{ from, text }`: as of Room
+ * - `announcement` string: what the server's operator says
  * - `measured` `Map<string, Summary>`: by peer id, once a second in a call
  * - `over` `{ why: Status, lasted, retryAfter? }`: `lasted` in milliseconds, `retryAfter` in seconds
  */
@@ -169,11 +170,16 @@ export class Visit extends EventTarget {
     })
     on('member', (member) => {
       this.dispatchEvent(new CustomEvent('member', { detail: member }))
+      member.call.addEventListener('refused', () => setTimeout(() => this.#render(), REFUSAL_SHOWS))
       this.#tell(undefined)
     })
     on('member-back', (member) => this.#tell({ key: 'peer-back', values: { name: nameOf(member) } }))
     on('member-left', ({ member, reason }) => this.#tell(departure(member, reason)))
     on('chat', (detail) => this.dispatchEvent(new CustomEvent('chat', { detail })))
+    on('message', ({ from, data }) => {
+      const words = typeof data === 'string' ? data : data?.text
+      if (!from && typeof words === 'string') this.dispatchEvent(new CustomEvent('announcement', { detail: words.slice(0, MAX_CHAT) }))
+    })
     on('trouble', (error) => console.warn('duet:', error))
   }
 

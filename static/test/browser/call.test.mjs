@@ -117,6 +117,80 @@ row(15, 'a third person in a room of two gets "room full"', [CHROMIUM, CHROMIUM,
   await both([a, b], (person) => person.framesAdvance())
 })
 
+row(15, 'a full room where a place may come free: the card counts the seconds, then one is in', [CHROMIUM, CHROMIUM, CHROMIUM], async (scene) => {
+  const { url, port } = await Server.start({ env: { DUET_GRACE: '6s' } })
+  const proxy = await Proxy.start(port)
+  const { a, b, room } = await scene.call({ urls: [url, proxy.url] })
+  proxy.refuse(true)
+  proxy.cut()
+  await a.waitStatus('peer-away-call-up')
+  scene.forget(b)
+  await b.close()
+  const third = await scene.open(2, { url, room })
+  await third.join('Cleo')
+  await third.waitCard('room-full-retry')
+  const seconds = () => third.page.evaluate(() => Number(/\d+/.exec(document.querySelector('#ended-steps').textContent)))
+  const alert = await third.text('#alert')
+  const first = await seconds()
+  assert.ok(first > 1 && first <= 6, `${first} s`)
+  await third.wait((before) => Number(/\d+/.exec(document.querySelector('#ended-steps').textContent)) === before - 1, first)
+  assert.equal(await third.text('#alert'), alert, 'said once')
+  assert.doesNotMatch(alert, /\d/)
+  await both([a, third], (person) => person.waitConnected())
+  await both([a, third], (person) => person.framesAdvance())
+})
+
+const ADMIN_TOKEN = 'a-token-of-the-operator-for-tests'
+const operated = () => Server.start({ env: { DUET_ADMIN_TOKEN: ADMIN_TOKEN } })
+
+/** A request to the operator's API (docs/operator.md). */
+async function ask({ operator }, method, path, body) {
+  const answer = await fetch(new URL(path, operator), { method, headers: { authorization: `Bearer ${ADMIN_TOKEN}` }, body: body && JSON.stringify(body) })
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${await answer.text()}`)
+}
+
+row(11, 'removed by the operator: a card, the other is told, and nobody comes back by himself', PAIR, async (scene) => {
+  const server = await operated()
+  const { a, b, room } = await scene.call({ urls: [server.url, server.url] })
+  const id = await b.page.evaluate(() => duet.room.signaling.id)
+  await ask(server, 'DELETE', `api/rooms/${encodeURIComponent(room)}/peers/${id}`)
+  await b.waitPhase('ended')
+  assert.match(await b.waitCard('kicked'), /You were removed.*Whoever runs this server.*Ask them, if this was a mistake/)
+  await a.wait(() => window.statuses.includes('peer-left-kicked') && document.querySelectorAll('.tile').length === 0)
+  await a.waitStatus('waiting') // 4 s later nobody has come
+  assert.equal(await b.page.evaluate(() => document.documentElement.dataset.phase), 'ended')
+  await b.page.click('#rejoin')
+  await both([a, b], (person) => person.waitConnected())
+})
+
+row(11, 'the operator closes the room: a card on both sides', PAIR, async (scene) => {
+  const server = await operated()
+  const { a, b, room } = await scene.call({ urls: [server.url, server.url], options: { lang: 'zh' } })
+  await ask(server, 'DELETE', `api/rooms/${encodeURIComponent(room)}`)
+  await both([a, b], async (person) => {
+    await person.waitPhase('ended')
+    assert.match(await person.waitCard('kicked'), /你被移出了房间.*或者关闭了房间/)
+    assert.ok(!(await person.statuses()).some((key) => key.startsWith('peer-left')))
+  })
+})
+
+row(13, 'the operator says something to all, and to one', PAIR, async (scene) => {
+  const server = await operated()
+  const { a, b, room } = await scene.call({ urls: [server.url, server.url] })
+  const path = `api/rooms/${encodeURIComponent(room)}/messages`
+  await ask(server, 'POST', path, { data: { any: 'thing that is no text' } })
+  await ask(server, 'POST', path, { data: 'Restart in five minutes <b>' })
+  await both([a, b], (person) => person.wait(() => document.querySelector('#toast').textContent === 'The operator Restart in five minutes <b>'))
+  const to = await b.page.evaluate(() => duet.room.signaling.id)
+  await ask(server, 'POST', path, { data: { text: 'only you' }, to })
+  await b.openDrawer('chat')
+  await b.waitChat('only you')
+  await a.openDrawer('chat')
+  await a.waitChat('Restart in five minutes <b>')
+  assert.equal((await a.page.$$('#chat-log > div')).length, 1)
+  assert.equal(await a.text('#toast'), '')
+})
+
 row(15, 'three in a room: everybody sees everybody', [CHROMIUM, CHROMIUM, CHROMIUM], async (scene) => {
   const { url } = await Server.start({ env: { DUET_ROOM_CAPACITY: '3' } })
   const { a, b, room } = await scene.call({ urls: [url, url] })

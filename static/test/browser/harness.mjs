@@ -42,7 +42,7 @@ async function build() {
   return file
 }
 
-/** A running server. `url` is its page, on a port of its own choice unless `address` says otherwise. */
+/** A running server. `operator` is where its metrics and its operator's API are, `url` its page, on a port of its own choice unless `address` says otherwise. */
 export class Server {
   static async start({ address = '127.0.0.1:0', env = {} } = {}) {
     const server = new Server()
@@ -70,6 +70,7 @@ export class Server {
         createInterface({ input: stream }).on('line', (line) => {
           if (lines.length < 50) lines.push(line)
           const url = /https?:\/\/[\w.\-[\]:]+:\d+\//.exec(line)
+          this.operator ??= /"operator":"(http[^"]+\/)metrics"/.exec(line)?.[1]
           if (url) resolve(url[0])
         })
       }
@@ -203,6 +204,7 @@ export async function launchFirefox(prefs = {}, options = {}) {
     executablePath: firefox,
     extraPrefsFirefox: {
       'media.navigator.streams.fake': true,
+      'media.navigator.video.default_fps': 5, // as Chromium's: at 30 a call takes twice the processor
       'media.navigator.permission.disabled': true,
       'media.autoplay.default': 0,
       'media.peerconnection.ice.obfuscate_host_addresses': false,

@@ -209,6 +209,7 @@ row(20, 'accessibility of every state, light and dark (axe-core): no violations'
     await a.openDrawer(tab)
     await accessible(a, tab)
   }
+  await a.waitVisible('#reports')
   await a.page.click('#drawer-close')
   await a.page.click('#more')
   await a.waitVisible('#more-menu')

@@ -13,7 +13,7 @@ const EXPECTED = [
   /WebSocket connection to|can.t establish a connection to the server at|connection to ws.* was interrupted/,
   /Failed to load resource/,
   /Cross-Origin-Opener-Policy/,
-  /duet: Error: no-peer/, // said while the peer was not back yet: the client says it again by itself
+  /duet: ClientError: no-peer/, // said while the peer was not back yet: the client says it again by itself
 ]
 
 /** In the page: keeps what it has shown, in order: `statuses`, `banners` and `pills`, without repetitions. */

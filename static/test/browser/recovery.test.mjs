@@ -66,7 +66,7 @@ describe('long faults', { concurrency: 4 }, () => {
     const { sides, faults } = JSON.parse(stdout.trim().split('\n').at(-1))
     for (const { name, statuses, gap } of sides) saw(scene.t, name, { statuses, gap })
     assert.deepEqual(faults, [])
-    for (const { gap } of sides) assert.ok(gap < 40_000, `the picture stood still for ${gap} ms`)
+    for (const { gap } of sides) assert.ok(gap < 10_000, `the picture stood still for ${gap} ms`)
   }, { timeout: 120_000, skip: namespace.length === 0 && 'needs network namespaces: unshare -n and ip' })
 
   for (const seconds of [5, 20, 40]) {
@@ -85,8 +85,7 @@ describe('long faults', { concurrency: 4 }, () => {
       await a.waitHidden('#banner')
       await both([a, b], (person) => person.picturesAdvance(5))
       const joins = await a.page.evaluate(() => window.joins.map((join) => join.resumed))
-      // The server keeps the place for 30 s. How long after the signal is back the page tries is left to chance.
-      if (seconds !== 20) assert.deepEqual(joins, [seconds < 30])
+      assert.deepEqual(joins, [seconds < 30]) // the server keeps the place for 30 s
       await undisturbed(scene.t, [a, b])
     })
   }

@@ -14,12 +14,12 @@ export async function startRelaying({ https = false } = {}) {
 
 /**
  * Before the page loads: its connections may use nothing but the relay, over `transport` where it is given,
- * and with `password` instead of the server's.
+ * and with `password` instead of the server's. With the policy `all` they may take any other path.
  * @param {import('puppeteer-core').Page} page
- * @param {{ transport?: 'udp' | 'tcp', password?: string }} [how]
+ * @param {{ transport?: 'udp' | 'tcp', password?: string, policy?: RTCIceTransportPolicy }} [how]
  */
 export function relayOnly(page, how = {}) {
-  return page.evaluateOnNewDocument(({ transport = '', password }) => {
+  return page.evaluateOnNewDocument(({ transport = '', password, policy = 'relay' }) => {
     const allowed = ({ urls, ...server }) => ({
       ...server,
       urls: [urls].flat().filter((url) => url.startsWith('turn:') && url.endsWith(transport)),
@@ -28,7 +28,7 @@ export function relayOnly(page, how = {}) {
     globalThis.RTCPeerConnection = class extends RTCPeerConnection {
       constructor(configuration) {
         const iceServers = configuration.iceServers.map(allowed).filter(({ urls }) => urls.length > 0)
-        super({ ...configuration, iceServers, iceTransportPolicy: 'relay' })
+        super({ ...configuration, iceServers, iceTransportPolicy: policy })
       }
     }
   }, how)

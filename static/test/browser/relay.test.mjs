@@ -49,21 +49,54 @@ row(10, 'a phone and a desktop, relayed, over https with the self-signed certifi
   await both([phone, desktop], (person) => person.framesAdvance())
 })
 
-row(10, 'the relay refuses the password: a card says that no path was found, and the inspector why', PAIR, async (scene) => {
+row(10, 'the relay refuses the password: a card with its code within 3 s, and no secret anywhere', PAIR, async (scene) => {
   const { url } = await startRelaying()
   const room = scene.newRoom()
-  const people = await both([0, 1], (seat) => scene.open(seat, { url, room, prepare: (page) => relayOnly(page, { password: 'wrong' }) }))
+  const people = await both([0, 1], (seat) => scene.open(seat, { url, room, lang: ['en', 'zh'][seat], prepare: (page) => relayOnly(page, { password: 'wrong-password' }) }))
   await both(people, (person, i) => person.join(i === 0 ? 'Ada' : 'Bob'))
-  await both(people, (person) => person.waitPhase('call'))
-  const start = performance.now()
-  await both(people, async (person) => {
+  const [english, chinese] = await both(people, async (person) => {
+    const words = await person.waitCard('relay-refused')
+    const after = await person.page.evaluate(() => performance.now() - [...duet.room.members.values()][0].call.refusal.at)
+    scene.t.diagnostic(`the card ${Math.round(after)} ms after the refusal`)
+    assert.ok(after < 3000, `${after} ms after the refusal`)
+    assert.match(words, /\b40[01]\b.*[(（]turn:[\d.]+:\d+/)
+    await person.waitStatus('relay-refused')
     await person.openDrawer('inspector')
     await person.waitVisible('.ins-row[data-type^=candidate-error]')
+    const [shown, secrets] = await person.page.evaluate(() => {
+      const servers = [...duet.room.members.values()][0].call.pc.getConfiguration().iceServers
+      return [document.documentElement.outerHTML + duet.inspector.export(), servers.flatMap((server) => [server.username, server.credential])]
+    })
+    assert.ok(secrets.includes('wrong-password') && secrets.length > 1)
+    for (const secret of secrets) assert.ok(!shown.includes(secret), 'credentials are shown')
+    return words
   })
-  scene.t.diagnostic(`the inspector says so after ${Math.round(performance.now() - start)} ms`)
-  const words = await both(people, (person) => person.waitCard('blocked'))
-  scene.t.diagnostic(`the card after ${Math.round(performance.now() - start)} ms`)
-  for (const text of words) assert.match(text, /nor one through the relay/)
+  assert.match(english, /The relay refuses.*no direct path to Bob/)
+  assert.match(chinese, /中继拒绝了请求/)
+})
+
+row(10, 'the relay refuses, and there is a direct path: no card', PAIR, async (scene) => {
+  const { url } = await startRelaying()
+  const prepare = async (page) => {
+    await relayOnly(page, { password: 'wrong-password', policy: 'all' })
+    // Whoever offers hears of no other path before the refusal.
+    await page.evaluateOnNewDocument(() => {
+      globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+        #refused = new Promise((resolve) => this.addEventListener('icecandidateerror', resolve))
+        async setRemoteDescription(description) {
+          if (description.type === 'answer') await this.#refused
+          return super.setRemoteDescription(description)
+        }
+      }
+    })
+  }
+  const { a, b } = await scene.call({ urls: [url, url], options: { prepare } })
+  assert.ok(await b.page.evaluate(() => duet.inspector.entries.some((entry) => entry.type === 'candidate-error')), 'it was refused')
+  await both([a, b], async (person) => {
+    await person.framesAdvance(15) // 3 s, in which the card would have come
+    assert.ok(!(await person.statuses()).includes('relay-refused'))
+    await person.waitHidden('#stage-card .card')
+  })
 })
 
 row(10, 'no path, and the server has no relay: a card says so', PAIR, async (scene) => {

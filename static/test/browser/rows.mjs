@@ -37,11 +37,11 @@ export class Scene {
   /** @type {Person[]} */
   people = []
   t
-  #kinds
+  kinds
 
   constructor(t, kinds) {
     this.t = t
-    this.#kinds = kinds
+    this.kinds = kinds
   }
 
   get server() {
@@ -53,8 +53,8 @@ export class Scene {
   }
 
   browser(seat) {
-    const kind = this.#kinds[seat]
-    return browser(kind, this.#kinds.slice(0, seat).filter((k) => k === kind).length)
+    const kind = this.kinds[seat]
+    return browser(kind, this.kinds.slice(0, seat).filter((k) => k === kind).length)
   }
 
   /**

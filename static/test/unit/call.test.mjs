@@ -121,6 +121,27 @@ test('glare: offers that cross always end in agreement', async () => {
   }
 })
 
+test("a relay's refusal is kept until the call is up", () => {
+  const { call, pc, clock } = setUp()
+  let told = 0
+  call.addEventListener('refused', () => told++)
+  const answer = (errorCode, errorText) => pc.dispatchEvent(Object.assign(new Event('icecandidateerror'), { errorCode, errorText, url: 'turn:t' }))
+  answer(701, 'TURN host lookup received error.')
+  assert.equal(call.refusal, undefined)
+  answer(401, 'Unauthorized')
+  answer(486, 'Allocation Quota Reached')
+  const first = { code: 401, text: 'Unauthorized', url: 'turn:t', at: clock.now() }
+  assert.deepEqual([call.refusal, told], [first, 1])
+  pc.connectionState = 'connected'
+  pc.dispatchEvent(new Event('connectionstatechange'))
+  answer(486, 'Allocation Quota Reached')
+  assert.equal(call.refusal, undefined, 'while the call is up it does not matter')
+  pc.connectionState = 'disconnected'
+  pc.dispatchEvent(new Event('connectionstatechange'))
+  answer(486, 'Allocation Quota Reached')
+  assert.deepEqual([call.refusal.code, told], [486, 2])
+})
+
 test('candidates wait for their description', async () => {
   const { call, pc, troubles } = setUp({ polite: false, offersFirst: false })
   await call.receive(candidateOf('their', 1))
@@ -168,25 +189,30 @@ test('a late answer is dropped', async () => {
   assert.deepEqual(troubles, [])
 })
 
-test('a restart while the path lives: our candidates wait until the peer has told all of its own', async () => {
+/** A description, as of Firefox. */
+const ofFirefox = (m) => ({ ...m, sdp: m.sdp.replace('v=0\r\n', 'v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 1 0 IN IP4 0.0.0.0\r\n') })
+
+test('a restart towards Firefox while the path lives: our candidates wait for its own, and for our checks', async () => {
   const { call, clock, pc, sent } = setUp()
   const told = () => sent.filter((m) => m.type === 'candidate' && m.wanted()).map((m) => m.candidate?.candidate)
   const end = { type: 'candidate', from: 'you', candidate: null }
   await settle()
   pc.gather('candidate:0')
   assert.deepEqual(told(), ['candidate:0'], 'nothing waits before there is a path')
-  await call.receive(answerOf('a'))
+  await call.receive(ofFirefox(answerOf('a')))
   pc.connection('connected')
   sent.length = 0
   pc.restartIce()
   await settle()
   pc.gather('candidate:1')
   await call.receive(end) // still of the time before
-  await call.receive(answerOf('b'))
+  await call.receive(ofFirefox(answerOf('b')))
   pc.gather(null)
   await call.receive(candidateOf('b', 5))
-  assert.deepEqual(told(), [])
   await call.receive(end)
+  await clock.advance(1_999)
+  assert.deepEqual(told(), [])
+  await clock.advance(1)
   assert.deepEqual(told(), ['candidate:1', undefined])
   pc.gather('candidate:2')
   assert.equal(told().length, 3)
@@ -194,22 +220,25 @@ test('a restart while the path lives: our candidates wait until the peer has tol
   await settle()
   sent.length = 0
   pc.gather('candidate:3')
-  await clock.advance(1_999)
+  await clock.advance(1_500)
+  pc.gather('candidate:4')
+  await clock.advance(499)
   assert.deepEqual(told(), [])
   await clock.advance(1)
-  assert.deepEqual(told(), ['candidate:3'], 'a peer that does not tell the end is not waited for')
+  assert.deepEqual(told(), ['candidate:3', 'candidate:4'], 'a peer that does not tell the end is not waited for')
 })
 
-test('a restart of a broken path, or by Firefox: candidates go at once', async () => {
-  for (const [state, origin] of [['disconnected', '-'], ['connected', 'mozilla...THIS_IS_SDPARTA-99.0']]) {
+test('a restart of a broken path, by Firefox, or with no Firefox: candidates go at once', async () => {
+  const same = (m) => m
+  for (const [state, ours, theirs] of [['disconnected', same, ofFirefox], ['connected', ofFirefox, ofFirefox], ['connected', same, same]]) {
     const { call, pc, types } = setUp()
     await settle()
-    await call.receive(answerOf('a'))
+    await call.receive(theirs(answerOf('a')))
     pc.connection('connected')
     pc.connection(state)
     pc.restartIce()
     await settle()
-    pc.pendingLocalDescription.sdp = pc.pendingLocalDescription.sdp.replace('v=0\r\n', `v=0\r\no=${origin} 1 0 IN IP4 0.0.0.0\r\n`)
+    pc.pendingLocalDescription = ours(pc.pendingLocalDescription)
     pc.gather('candidate:1')
     assert.deepEqual(types(), ['offer', 'offer', 'candidate'])
   }
@@ -526,6 +555,22 @@ test('a changed network: restart at once where the path is down or silent, not w
   call.close()
   call.networkChanged()
   assert.equal(clock.pending, 0)
+})
+
+test('a path that comes back: a whole picture is sent at once', async () => {
+  const { call, clock, pc } = setUp({ tracks: [camera()], limits: { maxBitrate: 500_000, scaleResolutionDownBy: 2 } })
+  await settle()
+  await call.receive(answerOf('a'))
+  const { sender } = pc.getTransceivers().find((t) => t.kind === 'video')
+  const asked = []
+  sender.setParameters = async (_, { encodingOptions }) => void asked.push(...encodingOptions)
+  pc.connection('connected')
+  await clock.advance(1_000)
+  assert.deepEqual(asked, [], 'the first picture is whole anyway')
+  pc.connection('disconnected')
+  pc.connection('connected')
+  await settle()
+  assert.deepEqual(asked, [{ keyFrame: true }])
 })
 
 test('video limits: set after the negotiation, kept, changed', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { beforeEach, test } from 'node:test'
 import { ClientError, connect } from '../../js/duet.js'
-import { errorOfEnd } from '../../js/errors.js'
+import { errorOfEnd, needed } from '../../js/errors.js'
 import { FakeClock, FakeMediaStream, FakePeerConnection, FakeWebSocket, settle } from './fakes.mjs'
 
 beforeEach(() => {
@@ -320,6 +320,12 @@ test('the life of the page is followed until the end', async () => {
   assert.deepEqual(socket.sent.at(-1), { type: 'ping' })
   window.dispatchEvent(Object.assign(new Event('pagehide'), { persisted: false }))
   assert.equal(room.state, 'closed')
+})
+
+test('a part of the library that cannot be loaded: the server is out of reach, and why', async () => {
+  assert.equal(await needed(Promise.resolve(1)), 1)
+  const cause = new TypeError('Failed to fetch dynamically imported module')
+  await assert.rejects(needed(Promise.reject(cause)), code('unreachable', { retryable: true, cause }))
 })
 
 test('every end has a code and a text', () => {

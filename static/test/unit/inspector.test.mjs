@@ -279,8 +279,32 @@ test('the download says what each line is for', () => {
   assert.equal(saved.format, 'duet-inspector')
   assert.deepEqual(saved.entries, [{
     n: 1, at: '2030-01-02T03:04:05.006Z', lane: 'out', type: 'join', bytes: 29,
-    says: en['inspector.out.join'].replace('{room}', 'demo'), message: { type: 'join', room: 'demo' },
+    says: en['inspector.out.join'].replace('{room}', MASK), message: { type: 'join', room: MASK },
   }])
+})
+
+test("the room's name is masked in the download wherever it stands", () => {
+  const { wire, inspector } = watched()
+  const room = 'gyj bpdp vuw'
+  wire.out({ type: 'join', room })
+  wire.in({ type: 'joined', room, id: 'me', peers: [] })
+  wire.out({ type: 'message', data: { see: `https://duet.example/#${encodeURIComponent(room)}`, deep: [`in ${room}`, 'else'] } })
+  wire.in({ type: 'error', code: 'forbidden', message: `not for ${room}`, for: 'join' })
+  wire.out({ type: 'leave' })
+  wire.in({ type: 'left', room })
+  const text = inspector.export(words)
+  assert.doesNotMatch(text, /gyj/)
+  const [join, joined_, message, error, , left] = JSON.parse(text).entries
+  assert.equal(join.says, en['inspector.out.join'].replace('{room}', MASK))
+  for (const entry of [join, joined_, left]) assert.equal(entry.message.room, MASK)
+  assert.deepEqual(message.message.data, { see: `https://duet.example/#${MASK}`, deep: [`in ${MASK}`, 'else'] })
+  assert.match(error.says, new RegExp(`not for ${MASK}`))
+  assert.equal(inspector.entries[0].message.room, room, 'whoever is in the room sees it')
+
+  const short = watched()
+  short.wire.out({ type: 'join', room: 'a' })
+  short.wire.out({ type: 'message', data: 'a banana' })
+  assert.deepEqual(JSON.parse(short.inspector.export(words)).entries.map(({ message }) => message.data ?? message.room), [MASK, 'a banana'])
 })
 
 test('hostile envelopes do no harm', () => {

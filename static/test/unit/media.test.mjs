@@ -259,7 +259,8 @@ test('a device that cannot be opened leaves the old one', async () => {
   for (const [name, code] of [['NotReadableError', 'media-busy'], ['NotAllowedError', 'media-denied']]) {
     devices.errors.cam2 = name
     const error = await rejection(media.use('video', 'cam2'))
-    assert.equal(error.code, code)
+    assert.deepEqual([error.code, error.retryable], [code, code === 'media-busy'])
+    assert.match(error.message, /Close it and try again|Allow them for this page/)
     assert.equal(error.cause.name, name)
     assert.equal(media.camera.deviceId, 'cam')
     assert.deepEqual(problems(media), {})

@@ -511,11 +511,17 @@ class App {
   }
 
   on_state({ state, retryIn }) {
-    if (state === 'joined') this.stableAt = this.now + 5000
+    if (state === 'joined') {
+      this.stableAt = this.now + 5000
+      this.wasJoined = true
+    }
     if (state !== 'waiting') return
     if (this.now >= this.stableAt) this.failures = 0
     this.stableAt = Infinity
-    const limit = Math.min(15_000, 500 * 2 ** this.failures++)
+    if (this.wasJoined) this.keptUntil = this.now + this.world.server.grace
+    this.wasJoined = false
+    const kept = this.keptUntil > this.now ? Math.max(500, (this.keptUntil - this.now) / 2) : Infinity
+    const limit = Math.min(15_000, 500 * 2 ** this.failures++, kept)
     const want = Math.max(this.least, this.lastRandom * limit)
     check(retryIn === want, 'waits', retryIn, 'instead of', want)
     this.due = this.now + retryIn

@@ -46,7 +46,8 @@ test('the package resolves through its exports, and runs without a page', (t) =>
 
 test('the manifest', () => {
   for (const target of Object.values(manifest.exports).flatMap((entry) => (typeof entry === 'string' ? entry : Object.values(entry)))) {
-    assert.ok(statSync(join(js, target)).isFile(), target)
+    const source = target.replace(/^\.\/types\/(.*)\.d\.ts$/, './$1.js') // made when it is packed
+    assert.ok(statSync(join(js, source)).isFile(), target)
   }
   assert.deepEqual([manifest.name, manifest.type, manifest.license, manifest.dependencies], ['duet-client', 'module', 'Apache-2.0', undefined])
 })
@@ -119,11 +120,13 @@ function compile(cwd, files, more) {
   }
 }
 
-test('the types, as an application uses them', { skip: noTypeScript }, (t) => {
+test('the types, as an application uses them: of the package, and of its modules one by one', { skip: noTypeScript }, (t) => {
   const folder = installed(t)
-  cpSync(join(here, 'types', 'use.ts'), join(folder, 'use.mts'))
-  assert.equal(compile(folder, ['use.mts'], { module: 'nodenext', moduleResolution: 'nodenext' }), '')
-  assert.equal(compile(folder, ['use.mts'], { module: 'es2022', moduleResolution: 'bundler' }), '')
+  const types = join(folder, 'node_modules', 'duet-client', 'types')
+  execFileSync(tsc, ['-p', join(here, 'types', 'declarations.json'), '--outDir', types]) // as `prepack` does
+  for (const name of ['use', 'modules']) cpSync(join(here, 'types', `${name}.ts`), join(folder, `${name}.mts`))
+  assert.equal(compile(folder, ['use.mts', 'modules.mts'], { module: 'nodenext', moduleResolution: 'nodenext' }), '')
+  assert.equal(compile(folder, ['use.mts', 'modules.mts'], { module: 'es2022', moduleResolution: 'bundler' }), '')
 })
 
 test('the types are those of the code', { skip: noTypeScript }, () => {

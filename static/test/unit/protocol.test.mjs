@@ -67,6 +67,7 @@ test('backoff: full jitter from 0.5 s to 15 s', () => {
   assert.deepEqual(Array.from({ length: 8 }, () => limits.next()), [500, 1000, 2000, 4000, 8000, 15000, 15000, 15000])
   limits.reset()
   assert.equal(limits.next(), 500)
+  assert.deepEqual([limits.next(700), limits.next(0), limits.next(5000), limits.next()], [700, 500, 4000, 8000], 'a lower cap, not below the base')
   const backoff = new Backoff({ random: seeded(1) })
   for (let i = 0; i < 2000; i++) {
     const wait = backoff.next()

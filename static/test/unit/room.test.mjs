@@ -8,8 +8,8 @@ class FakeSignaling extends EventTarget {
   sent = []
   accepts = true
   connect() {}
-  probe() {
-    this.probed = true
+  probe(urgent) {
+    this.probed = urgent ? 'urgently' : true
   }
   send(message) {
     this.sent.push(message)
@@ -171,7 +171,35 @@ test('a call that becomes unstable has the signaling looked after: what broke on
   call('a').to('connected')
   assert.equal(signaling.probed, undefined)
   call('a').to('unstable')
-  assert.equal(signaling.probed, true)
+  assert.equal(signaling.probed, 'urgently')
+})
+
+test('signaling comes back while a path is down: the call is repaired at once, the others are left alone', () => {
+  const { joined, call } = setUp()
+  joined({ peers: [{ id: 'a' }, { id: 'b' }] })
+  call('a').to('unstable')
+  call('b').to('connected')
+  joined({ resumed: true })
+  assert.deepEqual([call('a').looked, call('b').looked], [true, undefined])
+})
+
+test('whose seat is gone is away as well: nothing is sent again until it is back', () => {
+  const { joined, hear, call } = setUp()
+  joined({ peers: [{ id: 'a' }] })
+  hear('peer-left', 'a', { reason: 'timeout' })
+  assert.equal(call('a').away, true)
+})
+
+test('what is refused is told with its code, and with a text that says what to do', () => {
+  const { room, signaling } = setUp()
+  const errors = []
+  room.addEventListener('trouble', ({ detail: { name, code, message } }) => errors.push([name, code, message]))
+  signaling.say('refused', { type: 'error', code: 'no-peer', message: 'nobody is here', for: 'offer' })
+  signaling.say('refused', { code: 'too-big', for: 'offer' })
+  assert.deepEqual(errors, [
+    ['ClientError', 'no-peer', 'no-peer: nobody is here'],
+    ['ClientError', 'too-big', 'This is more than can be sent at once. Send less, or in parts.'],
+  ])
 })
 
 test('a peer that leaves ends its call; one whose signaling died keeps it while the media comes', async () => {

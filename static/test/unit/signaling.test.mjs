@@ -230,6 +230,66 @@ test('silence is probed, and a silent socket is given up without waiting for its
   assert.equal(all.client.state, 'waiting')
 })
 
+test('an urgent probe: 1 s without an answer is enough, and the next connection is begun at once', async () => {
+  const all = setUp()
+  const socket = connect(all)
+  all.client.probe()
+  await all.clock.advance(500)
+  all.client.probe(true)
+  await all.clock.advance(900)
+  all.client.probe(true) // puts nothing off
+  await all.clock.advance(99)
+  assert.equal(all.client.state, 'joined')
+  await all.clock.advance(1)
+  assert.equal(socket.closed.code, 4100)
+  assert.equal(all.client.state, 'connecting')
+  assert.deepEqual(all.of('state').slice(-2).map(({ state }) => state), ['waiting', 'connecting'])
+  const next = FakeWebSocket.last
+  next.accept()
+  next.say(joined({ resumed: true }))
+  all.client.probe(true)
+  await all.clock.advance(999)
+  next.say({ type: 'pong' })
+  await all.clock.advance(5_000)
+  assert.equal(all.client.state, 'joined')
+})
+
+test('while the seat is kept there is always time for two more tries; then the waits are the usual ones', async () => {
+  const waits = async (grace) => {
+    const all = setUp({ random: () => 0.999 })
+    connect(all, { grace }).end(1006)
+    const tries = [] // [when it is made, how long it waited]
+    for (let at = 0; tries.length < 12;) {
+      const { retryIn } = all.of('state').at(-1)
+      tries.push([(at += retryIn) / 1000, retryIn / 1000])
+      await all.clock.advance(retryIn)
+      FakeWebSocket.last.end(1006)
+    }
+    return tries
+  }
+  const kept = (await waits(30)).filter(([at]) => at < 30)
+  for (const [at, wait] of kept) assert.ok(wait <= Math.max(0.5, (30 - (at - wait)) / 2), `${wait} s of the ${30 - at + wait} s left`)
+  assert.ok(kept.filter(([at]) => at > 20).length >= 2, `after 20 s: ${kept.map(([at]) => at)}`)
+  assert.ok(kept.length <= 12, 'no storm towards the end')
+  const last = (await waits(30)).at(-1)
+  assert.ok(last[0] > 30 && last[1] < 15)
+  const usual = (await waits(0)).map(([, wait]) => Math.round(wait * 1000))
+  assert.deepEqual(usual.slice(0, 7), [500, 999, 1998, 3996, 7992, 14985, 14985])
+})
+
+test('what is longer than the server takes is refused here, and the connection lives', () => {
+  const all = setUp()
+  const socket = connect(all)
+  const empty = JSON.stringify(offer('')).length
+  assert.equal(all.client.send(offer('é'.repeat((65_500 - empty) / 2))), true)
+  assert.ok(Buffer.byteLength(JSON.stringify(socket.sent.at(-1))) <= 65_536)
+  const long = offer('é'.repeat((65_500 - empty) / 2 + 1))
+  assert.equal(all.client.send(long), false)
+  assert.deepEqual(all.of('refused'), [{ code: 'too-big', for: 'offer', sent: long }])
+  assert.equal(all.client.send(offer('short')), true)
+  assert.deepEqual(counted(socket).map((m) => m.seq), [1, 2])
+})
+
 test('the page wakes up: probe, or come back at once', async () => {
   const all = setUp()
   const window = new EventTarget()

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { endOf, mediaFailure, mediaNote, nameOf, pillOf, stageFailure, statusOf } from '../../js/page/status.js'
+import { endOf, mediaFailure, mediaNote, nameOf, pillOf, REFUSAL_SHOWS, stageFailure, statusOf } from '../../js/page/status.js'
 
 const member = (state, presence = 'here', name = 'Ada') => ({ id: name, name, presence, call: { state } })
 const room = (members = [], { state = 'joined', joined = true, ended } = {}) => ({
@@ -68,6 +68,26 @@ test('the card in the stage: why there is nobody to be seen', () => {
   assert.equal(failure([member('unanswered')]).key, 'unanswered')
   assert.equal(failure([member('unanswered', 'away')]), undefined)
   assert.equal(failure([blocked([]), member('connected', 'here', 'Bob')]), undefined) // the tile says it
+})
+
+test('a relay that refuses: said after a while, where no path can come', () => {
+  const ago = (ms, more = {}) => ({ code: 401, text: 'Unauthorized', url: 'turn:t.example', at: performance.now() - ms, ...more })
+  const refused = (refusal, { state = 'connecting', sdp = '', presence } = {}) =>
+    ({ ...member('connecting', presence), call: { state, refusal, pc: { localDescription: { sdp }, getConfiguration: () => ({}) } } })
+  const card = (...args) => stageFailure(room([refused(...args)]))
+  const late = ago(REFUSAL_SHOWS)
+  assert.deepEqual(card(late), { key: 'relay-refused', values: { name: 'Ada', answer: '401 Unauthorized', url: 'turn:t.example' } })
+  assert.equal(card(ago(REFUSAL_SHOWS - 500)), undefined)
+  assert.equal(card(late, { sdp: 'a=candidate:1 1 udp 1 192.0.2.1 1 typ relay' }), undefined, 'another URL gave a candidate')
+  assert.equal(card(ago(REFUSAL_SHOWS, { url: 'stun:s.example' })), undefined)
+  assert.equal(card(late, { presence: 'away' }), undefined)
+  assert.equal(card(late, { state: 'unstable' }).key, 'relay-refused')
+  assert.equal(card(late, { state: 'blocked' }).key, 'relay-refused')
+  assert.equal(card(ago(REFUSAL_SHOWS, { text: 'x'.repeat(1000) })).values.answer.length, 104)
+  assert.equal(card(ago(REFUSAL_SHOWS, { text: '' })).values.answer, '401')
+  assert.equal(card(ago(REFUSAL_SHOWS, { text: 'Wrong.' })).values.answer, '401 Wrong')
+  assert.deepEqual(statusOf(room([refused(late)])).key, 'relay-refused')
+  assert.equal(statusOf(room([refused(late), member('connected', 'here', 'Bob')])).key, 'calling')
 })
 
 test('the pill', () => {

@@ -1,0 +1,31 @@
+// Runs the browser tests, several files at a time: node browser/run.mjs [FILE...], all of them without a FILE.
+// TABLE names the file that the table of table.mjs is written to.
+import { createWriteStream, readdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import path from 'node:path'
+import { run } from 'node:test'
+import { spec } from 'node:test/reporters'
+import { fileURLToPath } from 'node:url'
+import table from './table.mjs'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+
+/** How many files run at a time. A call takes a third of a core, and each file waits for something at times. */
+const LANES = Math.min(4, availableParallelism() + 1)
+
+/** What takes longest begins first, so that all lanes end together; the rest follows by name. */
+const LONG = ['recovery', 'pairs', 'relay', 'call', 'faults', 'library', 'files', 'proxies', 'page']
+
+const rank = (file) => (LONG.indexOf(file) + 1 || Infinity)
+const byLength = (one, other) => rank(one) - rank(other) || 0
+
+const all = () =>
+  readdirSync(here).map((file) => /^(.*)\.test\.mjs$/.exec(file)?.[1]).filter(Boolean).sort().sort(byLength).map((name) => path.join(here, `${name}.test.mjs`))
+
+const named = process.argv.slice(2).map((file) => path.resolve(file))
+const events = run({ files: named.length > 0 ? named : all(), concurrency: LANES })
+events.on('test:fail', ({ todo }) => {
+  if (todo === undefined || todo === false) process.exitCode = 1
+})
+events.compose(new spec()).pipe(process.stdout)
+if (process.env.TABLE) events.compose(table).pipe(createWriteStream(process.env.TABLE))
