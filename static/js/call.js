@@ -43,7 +43,7 @@ const MAX_BUFFERED = 1 << 20
  * @typedef {{ code: number, text: string, url: string, at: number }} Refusal
  *
  * @typedef {object} CallOptions
- * @property {boolean} polite  yields when offers cross: towards peers that were in the room before us
+ * @property {boolean} polite  yields when the first offers cross: towards peers that were in the room before us
  * @property {boolean} offersFirst  the newcomer does; the other side holds its first offer for 3 s
  * @property {(message: OutMessage, wanted: () => boolean) => boolean} send  to the peer (SignalingClient.send)
  * @property {MediaStreamTrack[]} [tracks]  what we send
@@ -484,7 +484,9 @@ export class Call extends EventTarget {
    */
   async #receiveOffer(sdp, pc) {
     const glare = this.#makingOffer || pc.signalingState === 'have-local-offer'
-    this.#ignoreOffer = glare && !this.#polite
+    // Once there was an answer, the one who gave it never yields, whatever the order of arrival is by now:
+    // Chromium draws nothing more when the first answerer rolls a restart of ICE back.
+    this.#ignoreOffer = glare && (this.#peerRole ? this.#peerRole === 'passive' : !this.#polite)
     if (this.#ignoreOffer) {
       this.#ignored = ufrags(sdp)
       return

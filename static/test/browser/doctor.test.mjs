@@ -4,8 +4,7 @@ import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
-import { after } from 'node:test'
-import { CAMERA, launch, NO_CAMERA, Person, Proxy, Server } from './harness.mjs'
+import { atEnd, CAMERA, launch, NO_CAMERA, Person, Proxy, Server } from './harness.mjs'
 import { startRelaying } from './relay.mjs'
 import { both, chromium, row } from './rows.mjs'
 
@@ -43,7 +42,7 @@ async function impatientProxy(port, ms) {
     client.pipe(upstream).pipe(client)
   }).listen(0, '127.0.0.1')
   await once(proxy, 'listening')
-  after(() => proxy.close())
+  atEnd(() => proxy.close())
   return `http://127.0.0.1:${proxy.address().port}/`
 }
 
@@ -58,7 +57,7 @@ async function manglingProxy(port) {
     request.pipe(upstream)
   }).listen(0, '127.0.0.1')
   await once(proxy, 'listening')
-  after(() => proxy.close())
+  atEnd(() => proxy.close())
   return `http://127.0.0.1:${proxy.address().port}/`
 }
 

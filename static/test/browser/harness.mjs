@@ -24,6 +24,11 @@ export async function cleanUp() {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 }
 
+/** Has this done at the end. @param {() => unknown} cleanup */
+export function atEnd(cleanup) {
+  cleanups.push(cleanup)
+}
+
 export async function temporaryFolder() {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'duet-browser-'))
   cleanups.push(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }))

@@ -13,8 +13,11 @@ const here = fileURLToPath(new URL('.', import.meta.url))
 /** How many files run at a time. A call takes a third of a core, and each file waits for something at times. */
 const LANES = Math.min(4, availableParallelism() + 1)
 
+/** A file that takes longer than this, in milliseconds, hangs: it is ended, and fails. */
+const PATIENCE = 5 * 60_000
+
 /** What takes longest begins first, so that all lanes end together; the rest follows by name. */
-const LONG = ['recovery', 'pairs', 'relay', 'call', 'faults', 'library', 'files', 'proxies', 'page']
+const LONG = ['recovery', 'pairs', 'call', 'relay', 'page', 'faults', 'library', 'proxies', 'files']
 
 const rank = (file) => (LONG.indexOf(file) + 1 || Infinity)
 const byLength = (one, other) => rank(one) - rank(other) || 0
@@ -23,7 +26,7 @@ const all = () =>
   readdirSync(here).map((file) => /^(.*)\.test\.mjs$/.exec(file)?.[1]).filter(Boolean).sort().sort(byLength).map((name) => path.join(here, `${name}.test.mjs`))
 
 const named = process.argv.slice(2).map((file) => path.resolve(file))
-const events = run({ files: named.length > 0 ? named : all(), concurrency: LANES })
+const events = run({ files: named.length > 0 ? named : all(), concurrency: LANES, timeout: PATIENCE })
 events.on('test:fail', ({ todo }) => {
   if (todo === undefined || todo === false) process.exitCode = 1
 })

@@ -334,11 +334,20 @@ test('a new seat: an open offer goes out again, a broken connection restarts, a 
   await settle()
   assert.equal(healthy.pc.restarts, 0)
   assert.deepEqual(healthy.types(), ['offer'])
-  // The order of arrival has changed: now we are impolite.
+  // The order of arrival has changed; who was answered first yields all the same.
   healthy.pc.change()
   await settle()
   await healthy.call.receive(offerOf('crossed'))
-  assert.equal(healthy.pc.rollbacks, 0)
+  assert.equal(healthy.pc.rollbacks, 1)
+
+  const answerer = setUp({ polite: false, offersFirst: false })
+  await answerer.call.receive(offerOf('their'))
+  answerer.pc.connection('connected')
+  answerer.call.resync({ polite: true })
+  answerer.pc.change()
+  await settle()
+  await answerer.call.receive(offerOf('crossed'))
+  assert.equal(answerer.pc.rollbacks, 0)
 
   const holding = setUp({ offersFirst: false, tracks: [camera()] })
   await settle()
