@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,8 +101,13 @@ func TestICEServersAreRenewed(t *testing.T) {
 func TestSubject(t *testing.T) {
 	cfg := testConfig()
 	cfg.Policy.Authorize = doorman
-	var events []string
+	var (
+		mu     sync.Mutex // two rooms tell
+		events []string
+	)
 	cfg.Policy.Events = func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
 		events = append(events, strings.TrimSpace(e.Type+" "+e.Subject))
 	}
 	inBubble(t, cfg, func(t *testing.T, h *Hub) {
