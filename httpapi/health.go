@@ -24,5 +24,9 @@ func (a *API) readyz(w http.ResponseWriter, _ *http.Request) {
 		plainText(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
+	if !a.hub.Valid() {
+		plainText(w, http.StatusServiceUnavailable, "frozen: this node cannot reach the others")
+		return
+	}
 	plainText(w, http.StatusOK, "ready")
 }

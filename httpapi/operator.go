@@ -196,15 +196,18 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // A roomLine is a room in the list.
 type roomLine struct {
 	Room      signaling.RoomID `json:"room"`
+	Node      signaling.NodeID `json:"node,omitzero"` // of a cluster, that runs the room
 	OpenedAt  time.Time        `json:"openedAt"`
 	Connected int              `json:"connected"` // seats
 	Away      int              `json:"away"`      // seats kept for somebody who lost the connection
 }
 
 type roomPage struct {
-	Rooms []roomLine       `json:"rooms"`
-	Total int              `json:"total"`         // rooms on the server
-	Next  signaling.RoomID `json:"next,omitzero"` // the value of after for the next page; "" = this is the last
+	Rooms []roomLine `json:"rooms"`
+	Total int        `json:"total"` // rooms on the server
+	// Nodes of a cluster that live and did not answer in time: their rooms are missing.
+	Partial []signaling.NodeID `json:"partial,omitzero"`
+	Next    signaling.RoomID   `json:"next,omitzero"` // the value of after for the next page; "" = this is the last
 }
 
 // listRooms returns a page of rooms in the order of their names.
@@ -217,21 +220,16 @@ func (o *Operator) listRooms(r *http.Request) (any, error) {
 			return nil, badRequest(fmt.Sprintf("limit is a whole number from 1 to %d.", roomsMost))
 		}
 	}
-	ids := o.hub.RoomIDs(signaling.RoomID(query.Get("after")), limit+1)
-	page := roomPage{Rooms: []roomLine{}, Total: o.hub.Rooms()}
-	if len(ids) > limit {
-		ids = ids[:limit]
-		page.Next = ids[limit-1]
+	list, err := o.hub.List(r.Context(), signaling.RoomID(query.Get("after")), limit)
+	if err != nil {
+		return nil, err
 	}
-	for _, id := range ids {
-		info, err := o.hub.Inspect(r.Context(), id)
-		if errors.Is(err, signaling.ErrNoRoom) { // it ended just now
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		line := roomLine{Room: id, OpenedAt: info.OpenedAt.UTC()}
+	page := roomPage{Rooms: []roomLine{}, Total: list.Total, Partial: list.Silent}
+	if list.More && len(list.Rooms) > 0 {
+		page.Next = list.Rooms[len(list.Rooms)-1].ID
+	}
+	for _, info := range list.Rooms {
+		line := roomLine{Room: info.ID, Node: info.Node, OpenedAt: info.OpenedAt.UTC()}
 		for _, s := range info.Seats {
 			if s.Away {
 				line.Away++
@@ -255,6 +253,7 @@ type seatView struct {
 	Received uint64           `json:"received"`     // counted messages from it; 0 without a session
 	Sent     uint64           `json:"sent"`         // messages to it
 	Ring     ringView         `json:"ring"`
+	Node     signaling.NodeID `json:"node,omitzero"` // of a cluster, that its connection is on
 }
 
 // A ringView is what waits for a seat, for delivery or acknowledgement.
@@ -265,6 +264,7 @@ type ringView struct {
 
 type roomView struct {
 	Room     signaling.RoomID `json:"room"`
+	Node     signaling.NodeID `json:"node,omitzero"` // of a cluster, that runs the room
 	OpenedAt time.Time        `json:"openedAt"`
 	Seats    []seatView       `json:"seats"` // earliest first
 }
@@ -274,14 +274,14 @@ func (o *Operator) showRoom(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := roomView{Room: info.ID, OpenedAt: info.OpenedAt.UTC(), Seats: []seatView{}}
+	view := roomView{Room: info.ID, Node: info.Node, OpenedAt: info.OpenedAt.UTC(), Seats: []seatView{}}
 	for _, s := range info.Seats {
 		state := "connected"
 		if s.Away {
 			state = "away"
 		}
 		view.Seats = append(view.Seats, seatView{ID: s.ID, Name: s.Name, Subject: s.Subject, State: state, Session: s.Session, Since: s.Since.UTC(),
-			Received: s.Received, Sent: s.Sent, Ring: ringView{s.Waiting, s.Bytes}})
+			Received: s.Received, Sent: s.Sent, Ring: ringView{s.Waiting, s.Bytes}, Node: s.Node})
 	}
 	return view, nil
 }

@@ -120,10 +120,14 @@ func (a *API) notFound(w http.ResponseWriter, _ *http.Request) {
 // Connections returns the number of WebSockets open now.
 func (a *API) Connections() int { return a.limits.connections() }
 
+// Withdraw takes the API out of service, so that nobody new comes: /readyz answers 503, new WebSockets
+// are refused. Those that are open stay.
+func (a *API) Withdraw() { a.draining.Store(true) }
+
 // Drain takes the API out of service: /readyz answers 503, new WebSockets are refused, and those that
 // are open are closed with 1012 (docs/protocol.md, section 7), spread evenly over spread. It returns
 // when all are gone, or with ctx's error.
 func (a *API) Drain(ctx context.Context, spread time.Duration) error {
-	a.draining.Store(true)
+	a.Withdraw()
 	return a.sockets.drain(ctx, spread)
 }

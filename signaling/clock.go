@@ -51,6 +51,13 @@ func (c *Clock) tick(now time.Time) {
 	c.ticked = now
 }
 
+// Skip leaves out time in which nothing could be done.
+func (c *Clock) Skip(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stalled += d
+}
+
 // notice books a stall when the last tick is overdue. Whoever asks for the time first after a
 // stall finds it, be it the ticker or one of the timers that all fire at once.
 func (c *Clock) notice(now time.Time) {

@@ -37,17 +37,15 @@ type Conn struct {
 
 	// Owned by the reader.
 	patience   *rate.Limiter // with refusing what is over the limit; nil = nothing was yet
-	room       *Room         // nil = no seat
-	seat       *seat
-	gen        uint64
-	bonus      int // messages that a resumed client may send beyond the limit
+	hold       hold          // nil = no seat
+	bonus      int           // messages that a resumed client may send beyond the limit
 	badInARow  int
 	untilProbe int
 
 	mu          sync.Mutex
 	direct      [][]byte // what is said before, beside or after a seat's feed
 	directBytes int
-	feed        Feed
+	feed        Feed // nil = none
 }
 
 // Connect makes the Conn of a new connection. allowJoin is asked before each join; false refuses
@@ -58,7 +56,7 @@ func (h *Hub) Connect(t Transport, allowJoin func() bool) *Conn {
 }
 
 // Seated reports whether the connection has joined a room.
-func (c *Conn) Seated() bool { return c.room != nil }
+func (c *Conn) Seated() bool { return c.hold != nil }
 
 // Receive handles one message. ctx bounds the search for a room's owner. An error means: close
 // the connection for that cause. Receive keeps nothing of data.
@@ -88,7 +86,7 @@ func (c *Conn) Receive(ctx context.Context, data []byte) error {
 	case KindLeave:
 		c.leave(&m)
 	case KindAck:
-		c.room.post(acknowledge{c.seat, c.gen, m.Received})
+		c.hold.acknowledge(m.Received)
 	case KindReport:
 		c.hub.metrics.reported(m.Report)
 	default:
@@ -102,29 +100,30 @@ func (c *Conn) unseated(m *Message) *refusal {
 	refuse := func(err error, text string) *refusal {
 		return &refusal{err: err, text: text, kind: m.Kind.String(), seq: m.Seq}
 	}
-	switch {
-	case c.room == nil:
+	if c.hold == nil {
 		return refuse(ErrNotJoined, `join a room first: {"type":"join","room":"demo"}`)
-	case c.seat.session && m.Kind.counted() && m.Seq == 0:
+	}
+	switch _, counts := c.hold.peer(); {
+	case counts && m.Kind.counted() && m.Seq == 0:
 		return refuse(ErrBadMessage, "seq is missing: you joined with a session, so your messages count 1, 2, 3")
-	case !c.seat.session && m.Kind == KindAck:
+	case !counts && m.Kind == KindAck:
 		return refuse(ErrBadMessage, "nothing to acknowledge: you joined without a session")
 	}
 	return nil
 }
 
 func (c *Conn) relay(m *Message, now time.Time) {
-	cmd := &relay{seat: c.seat, gen: c.gen, kind: m.Kind, seq: m.Seq, to: m.To,
-		envelope: relayEnvelope(m, c.seat.id)}
+	from, _ := c.hold.peer()
+	cmd := &relay{kind: m.Kind, seq: m.Seq, to: m.To, envelope: relayEnvelope(m, from)}
 	if c.untilProbe--; c.untilProbe < 0 {
 		c.untilProbe = sampleEvery - 1
 		cmd.at = now.UnixNano()
 	}
-	c.room.post(cmd)
+	c.hold.relay(cmd)
 }
 
 func (c *Conn) join(ctx context.Context, m Message) error {
-	if c.room != nil {
+	if c.hold != nil {
 		return c.refuse(KindJoin, &refusal{err: ErrAlreadyJoined, kind: "join", seq: m.Seq,
 			text: "this connection has a seat already; leave first"})
 	}
@@ -133,19 +132,15 @@ func (c *Conn) join(ctx context.Context, m Message) error {
 		return c.refuse(KindJoin, &refusal{err: ErrRateLimited, kind: "join", seq: m.Seq, retryAfter: 1,
 			text: "too many joins from your address; wait before the next"})
 	}
-	reply := make(chan joinReply, 1)
-	cmd := join{msg: &m, out: c, reply: reply}
-	if m.Session != "" {
-		cmd.key = hashSession(m.Session)
-	}
 	began := time.Now()
+	cmd := joinOf(&m, c)
 	cmd.grant, cmd.denied = c.hub.authorize(ctx, &m)
-	room, rep := c.hub.enter(ctx, cmd, reply)
-	if rep.err != nil {
-		rep.err.kind, rep.err.seq = "join", m.Seq
-		return c.refuse(KindJoin, rep.err)
+	got, bad := c.hub.enter(ctx, cmd)
+	if bad != nil {
+		bad.kind, bad.seq = "join", m.Seq
+		return c.refuse(KindJoin, bad)
 	}
-	c.room, c.seat, c.gen = room, rep.seat, rep.gen
+	c.hold = got
 	c.hub.metrics.joined.Observe(time.Since(began).Seconds())
 	if m.Received > 0 || m.Attempt > 0 {
 		c.bonus = resumeBonus // for what the client sends again
@@ -155,53 +150,30 @@ func (c *Conn) join(ctx context.Context, m Message) error {
 
 // leave gives the seat up. What its ring still holds goes to the client, ending with left.
 func (c *Conn) leave(m *Message) {
-	done := make(chan bool, 1)
-	if !c.room.post(leave{c.seat, c.gen, m.Seq, done}) {
+	rest := c.hold.leave(m.Seq)
+	if rest == nil {
 		return
 	}
-	select {
-	case left := <-done:
-		if !left {
-			return
-		}
-	case <-c.room.done:
-		select {
-		case left := <-done:
-			if !left {
-				return
-			}
-		default:
-			return
-		}
-	}
-	c.takeRest()
-	c.room, c.seat = nil, nil
-}
-
-// takeRest moves what the feed still holds to the connection itself.
-func (c *Conn) takeRest() {
+	c.hold = nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.feed.ring == nil {
-		return
-	}
 	for {
-		msg, _, ok := c.feed.Next(nil)
+		msg, _, ok := rest.Next(nil)
 		if !ok {
 			break
 		}
 		c.push(msg)
 	}
-	c.feed.ring.discard()
-	c.feed = Feed{}
+	rest.discard()
+	c.feed = nil
 	c.transport.Wake()
 }
 
 // Lost tells the room that the connection is gone, and how. It is called once, by the reader,
 // after the last Receive.
 func (c *Conn) Lost(how Ending) {
-	if c.room != nil {
-		c.room.post(lost{c.seat, c.gen, how})
+	if c.hold != nil {
+		c.hold.lost(how)
 	}
 }
 
@@ -255,8 +227,8 @@ func (c *Conn) refuse(kind Kind, why *refusal) error {
 			return c.refuseLast(why)
 		}
 	}
-	if c.room != nil && kind != KindJoin {
-		c.room.post(refused{c.seat, c.gen, kind, why})
+	if c.hold != nil && kind != KindJoin {
+		c.hold.refused(kind, why)
 		return nil
 	}
 	c.hub.metrics.refused(why.err)
@@ -292,6 +264,13 @@ func (c *Conn) Next(dst []byte) (msg []byte, at int64, ok bool) {
 		}
 		c.directBytes -= len(first)
 		return append(dst, first...), 0, true
+	}
+	if c.feed == nil {
+		return dst, 0, false
+	}
+	if !c.hub.directory.Valid() {
+		c.hub.freeze() // wakes everybody when it is over
+		return dst, 0, false
 	}
 	return c.feed.Next(dst)
 }
@@ -333,7 +312,7 @@ func (c *Conn) Wake() { c.transport.Wake() }
 // End implements Outlet.
 func (c *Conn) End(cause error) {
 	c.mu.Lock()
-	c.feed = Feed{}
+	c.feed = nil
 	if why, ok := cause.(*refusal); ok {
 		c.hub.metrics.refused(why.err)
 		c.push(closeEnvelope(errorEnvelope(why), 0))

@@ -110,7 +110,7 @@ func (r *Room) joinedEnvelope(s *seat, resumed bool, iceServers []byte) []byte {
 		}
 		first = false
 		b = appendPeer(b, other.id, other.name)
-		if other.away() {
+		if other.away() && !other.quietly {
 			b = append(b, `,"away":true`...)
 		}
 		b = append(b, '}')

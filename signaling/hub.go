@@ -22,6 +22,9 @@ type Config struct {
 	MaxMessageBytes int           // of one message
 	ICEServers      []byte        // JSON array that joined carries as iceServers; nil = []
 	Policy          Policy
+	Bus             Bus           // to other nodes; nil = this one stands alone
+	FrozenClose     time.Duration // how long clients wait for a frozen node before they are sent away (1012)
+	Recover         time.Duration // for which a room taken from a dead node takes only clients that come back
 }
 
 // A Hub knows the rooms of this process. It owns nothing of what is in them.
@@ -33,12 +36,16 @@ type Hub struct {
 	metrics   *metrics
 	clock     Clock
 
-	waiting atomic.Int64 // bytes in all rings
+	nodes   *neighborhood // nil = there are none
+	waiting atomic.Int64  // bytes in all rings
+	seats   atomic.Int64
+	ice     freezer
 
 	mu      sync.Mutex // held for a map access only
 	rooms   map[RoomID]*Room
 	most    int // rooms since the map was made
 	closed  bool
+	leaves  bool // its rooms go to other nodes: it takes no new ones
 	running sync.WaitGroup
 }
 
@@ -47,11 +54,17 @@ type Hub struct {
 func NewHub(cfg Config, dir Directory, log *slog.Logger, reg prometheus.Registerer) *Hub {
 	h := &Hub{cfg: cfg, directory: dir, log: log.With("component", "signaling"), rooms: map[RoomID]*Room{}}
 	h.metrics = newMetrics(reg, h)
+	if cfg.Bus != nil {
+		h.nodes = newNeighborhood(h, cfg.Bus, reg)
+	}
 	return h
 }
 
 // Run watches for stalls until ctx ends; then it ends every room and waits until they are gone.
 func (h *Hub) Run(ctx context.Context) error {
+	if h.nodes != nil {
+		go h.watchFreeze(ctx)
+	}
 	err := h.clock.Run(ctx)
 	h.mu.Lock()
 	h.closed = true
@@ -60,6 +73,8 @@ func (h *Hub) Run(ctx context.Context) error {
 		rooms = append(rooms, r)
 	}
 	h.mu.Unlock()
+	h.ice.giveUp()
+	h.nodes.abandonLinks()
 	for _, r := range rooms {
 		r.post(closing{ErrRestart})
 	}
@@ -77,72 +92,101 @@ func (h *Hub) Rooms() int {
 	return len(h.rooms)
 }
 
-// enter brings c to the room it is for, making the room where there is none, and returns the
-// room's answer.
-func (h *Hub) enter(ctx context.Context, c join, reply <-chan joinReply) (*Room, joinReply) {
-	for {
-		owner, err := h.directory.Find(ctx, c.msg.Room)
+// enter brings c to the room it is for, wherever that is, and returns the room's answer: a hold on a
+// seat, or a refusal.
+func (h *Hub) enter(ctx context.Context, c *join) (hold, *refusal) {
+	if h.nodes != nil {
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, enterTimeout)
+		defer cancel()
+	}
+	var link *remoteHold // once the room was elsewhere
+	for attempt := 0; ; attempt++ {
+		owner, err := h.directory.Find(ctx, c.room)
 		if err != nil {
-			return nil, joinReply{err: &refusal{err: fmt.Errorf("find owner of room: %w", err),
-				text: "the room cannot be reached now; try again"}}
+			return nil, link.giveUp(&refusal{err: fmt.Errorf("find owner of room: %w", err),
+				text: "the room cannot be reached now; try again"})
 		}
-		r, refused := h.submit(c, owner.Epoch)
-		if refused != nil {
-			return nil, joinReply{err: refused}
+		if owner.Node == h.directory.Self() {
+			if bad := link.giveUp(nil); bad != nil {
+				h.directory.Release(c.room)
+				return nil, bad
+			}
+			link = nil
+			r, rep, ok := h.enterLocal(c, owner)
+			switch {
+			case !ok:
+				continue
+			case rep.err != nil:
+				return nil, rep.err
+			}
+			return &localHold{r, rep.seat, rep.gen}, nil
 		}
-		select {
-		case rep := <-reply:
-			return r, rep
-		case <-r.done:
+		if link == nil {
+			link = h.nodes.newLink(c)
 		}
-		select {
-		case rep := <-reply: // answered just before the room ended
-			return r, rep
-		default: // it ended before c's turn came; the next one is fresh
+		if refused, ok := link.enter(ctx, owner); ok {
+			if refused != nil {
+				return nil, link.giveUp(refused)
+			}
+			return link, nil
 		}
+		pause(ctx, attempt) // when ctx has ended, Find says so
 	}
 }
 
 // submit posts c to its room. A room that has ended has left the map before anybody can notice,
 // so the second look finds none and makes a new one; never a dead hub, never two of one name.
-func (h *Hub) submit(c join, epoch uint64) (*Room, *refusal) {
+//
+// hold is the directory's: it goes over to a room that is made, else it ends here.
+func (h *Hub) submit(c *join, hold Owner) (*Room, *refusal) {
 	for {
 		h.mu.Lock()
-		r := h.rooms[c.msg.Room]
+		r := h.rooms[c.room]
 		if r != nil {
 			h.mu.Unlock()
 			if r.post(c) {
+				h.directory.Release(c.room)
 				return r, nil
 			}
 			continue
 		}
 		if c.denied != nil {
 			h.mu.Unlock()
+			h.directory.Release(c.room)
 			return nil, c.denied
 		}
-		if h.closed {
+		if h.closed || h.leaves {
 			h.mu.Unlock()
+			h.directory.Release(c.room)
 			return nil, &refusal{err: ErrRestart, text: "the server restarts"}
 		}
 		if h.cfg.MaxRooms > 0 && len(h.rooms) >= h.cfg.MaxRooms {
 			h.mu.Unlock()
+			h.directory.Release(c.room)
 			return nil, &refusal{err: ErrServerFull,
 				text: fmt.Sprintf("the server has its most rooms open (%d); try again later", h.cfg.MaxRooms)}
 		}
-		r = newRoom(c.msg.Room, h, epoch)
+		r = newRoom(c.room, h, hold)
 		r.inbox <- c // fresh and buffered: never blocks, and no room waits for its first seat
 		h.rooms[r.ID] = r
 		h.most = max(h.most, len(h.rooms))
 		h.running.Add(1)
 		h.mu.Unlock()
-		r.start()
 		h.metrics.rooms.Inc()
+		r.start()
 		return r, nil
 	}
 }
 
 // ended takes a room that has no seat any more out of the registry.
 func (h *Hub) ended(r *Room) {
+	h.forget(r)
+	h.directory.Release(r.ID)
+}
+
+// forget takes a room out of the registry.
+func (h *Hub) forget(r *Room) {
 	defer h.running.Done()
 	h.mu.Lock()
 	if h.rooms[r.ID] == r {
@@ -154,9 +198,6 @@ func (h *Hub) ended(r *Room) {
 	h.mu.Unlock()
 	h.metrics.rooms.Dec()
 	close(r.done)
-	if err := h.directory.Release(context.Background(), r.ID, r.epoch); err != nil {
-		h.log.Error("release room", "error", err)
-	}
 }
 
 // panicked counts and logs a panic that ended one connection or room.
@@ -173,3 +214,6 @@ func (h *Hub) Recover(where string, after func()) {
 		after()
 	}
 }
+
+// Valid reports whether rooms are handled: false while the node is frozen.
+func (h *Hub) Valid() bool { return h.directory.Valid() }

@@ -31,7 +31,7 @@ const (
 )
 
 // A sessionHash is all that the server keeps of a session key.
-type sessionHash [sha256.Size]byte
+type sessionHash [sha256.Size]byte // JSON has it as base64
 
 func hashSession(key string) sessionHash { return sha256.Sum256([]byte(key)) }
 

@@ -9,52 +9,140 @@ import (
 
 // A join asks for a seat: a new one, or one's own again.
 type join struct {
-	msg    *Message
-	key    sessionHash // of msg.Session
-	grant  Grant
-	denied *refusal // why the client may not take a new seat; nil = it may
-	out    Outlet
-	reply  chan<- joinReply // buffered: the room never waits for its caller
+	room     RoomID
+	session  bool        // the client has a session key
+	key      sessionHash // its hash
+	replaces *sessionHash
+	name     string
+	attempt  uint64
+	since    uint64
+	received uint64
+	grant    Grant
+	denied   *refusal // why the client may not take a new seat; nil = it may
+	out      Outlet
+	remote   *remoteSeat    // out, where it is one
+	again    bool           // remote attaches to the seat it has, and to no other
+	have     uint64         // again: the last number of the ring that the client's connection has
+	reply    chan joinReply // buffered: the room never waits for its caller
+}
+
+// joinOf is the command for m.
+func joinOf(m *Message, out Outlet) *join {
+	c := &join{room: m.Room, name: m.Name, attempt: m.Attempt, since: m.Since, received: m.Received,
+		out: out, reply: make(chan joinReply, 1)}
+	if m.Session != "" {
+		c.session, c.key = true, hashSession(m.Session)
+	}
+	if m.Replaces != "" {
+		key := hashSession(m.Replaces)
+		c.replaces = &key
+	}
+	return c
 }
 
 type joinReply struct {
-	seat *seat
-	gen  uint64
-	err  *refusal
+	seat    *seat
+	gen     uint64
+	handled uint64 // parts of a remote connection's
+	err     *refusal
 }
 
-func (c join) apply(r *Room) {
+func (c *join) apply(r *Room) {
 	if now := r.hub.clock.Now(); !r.timerAt.IsZero() && !now.Before(r.timerAt) {
 		r.tick(now) // the timer's own command may be behind this one
+	}
+	if !c.returns() && r.recovering() {
+		r.strangers = append(r.strangers, c)
+		r.wakeAt(r.recoverUntil)
+		return
+	}
+	if c.remote != nil {
+		s := r.seatLinked(c.remote.link)
+		if s != nil && !s.session && c.remote.turn > s.turn { // nothing says what its client has
+			if old, ok := s.fence().(*remoteSeat); ok {
+				old.drop()
+			}
+			r.end(s, ReasonLeft)
+			s = nil
+		}
+		if s != nil || c.again {
+			c.reply <- r.reattach(s, c)
+			return
+		}
 	}
 	s, resumed, err := r.admit(c)
 	if err != nil {
 		c.reply <- joinReply{err: err}
 		return
 	}
-	s.out = c.out
+	s.link, s.turn, s.handled, s.resumed = linkID{}, 0, 0, resumed
+	if c.remote != nil {
+		s.link, s.turn = c.remote.link, c.remote.turn
+	}
 	s.ring.attach(s.gen)
 	s.attachedAt, s.back, s.progressed = r.hub.clock.Now(), s.gen > 1, false
-	var servers []byte
-	servers, s.renewAt = r.mintICE(s)
-	c.out.Attach(r.joinedEnvelope(s, resumed, servers), Feed{s.ring, s.gen})
-	c.reply <- joinReply{seat: s, gen: s.gen}
+	c.reply <- r.seated(s, c)
+}
+
+// seated gives s its outlet.
+func (r *Room) seated(s *seat, c *join) joinReply {
+	s.out = c.out
+	var joined []byte
+	if !c.again {
+		var servers []byte
+		servers, s.renewAt = r.mintICE(s)
+		joined = r.joinedEnvelope(s, s.resumed, servers)
+	}
+	if c.remote != nil {
+		c.remote.taken(r, s, s.gen, c.again)
+	}
+	rep := joinReply{seat: s, gen: s.gen, handled: s.handled}
+	c.out.Attach(joined, seatFeed{s.ring, s.gen})
+	return rep
+}
+
+// seatLinked is the seat of a connection on another node.
+func (r *Room) seatLinked(link linkID) *seat {
+	for _, s := range r.seats {
+		if s.link == link {
+			return s
+		}
+	}
+	return nil
+}
+
+// reattach gives s, the seat of c's link, its connection again: the room has moved, frames were
+// lost, or the answer was. The client notices nothing.
+func (r *Room) reattach(s *seat, c *join) joinReply {
+	if s == nil || c.remote.turn <= s.turn {
+		return joinReply{err: errNoSeat}
+	}
+	if old, ok := s.fence().(*remoteSeat); ok {
+		old.drop()
+	}
+	if !s.ring.attachAt(s.gen, c.have, s.received) {
+		r.end(s, ReasonError)
+		return joinReply{err: errNoSeat}
+	}
+	s.turn = c.remote.turn
+	r.returned(s)
+	return r.seated(s, c)
 }
 
 // admit finds or makes the seat that c may have, fenced off from every earlier connection.
-func (r *Room) admit(c join) (_ *seat, resumed bool, _ *refusal) {
+func (r *Room) admit(c *join) (_ *seat, resumed bool, _ *refusal) {
 	var own *seat
-	if c.msg.Session != "" {
+	if c.session {
 		own = r.seatOf(c.key)
 	}
-	if own != nil && c.msg.Attempt < own.attempt {
+	if own != nil && c.attempt < own.attempt {
 		r.hub.metrics.resume("stale-attempt")
 		return nil, false, &refusal{err: ErrStaleAttempt,
 			text: "a newer connection of this session was here already; use a higher attempt"}
 	}
-	r.replace(c.msg.Replaces)
+	r.replace(c.replaces)
 	if own != nil {
-		known := c.msg.Since == 0 || c.msg.Since == own.since
+		known := c.since == 0 || c.since == own.since
 		if err := r.reclaim(own, c, known); err != nil {
 			return nil, false, err
 		}
@@ -72,8 +160,7 @@ func (r *Room) admit(c join) (_ *seat, resumed bool, _ *refusal) {
 //
 // A client that does not know of the seat counts for an earlier one: the joined of this one was lost.
 // It has handled nothing here, and is told that the seat is new.
-func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
-	wasAway := s.away()
+func (r *Room) reclaim(s *seat, c *join, known bool) *refusal {
 	if old := s.fence(); old != nil {
 		old.End(ErrReplaced)
 		if s.lapsed(r.hub.clock.Now()) {
@@ -82,7 +169,7 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 		}
 	}
 	acked := s.ring.acked // only this goroutine moves it
-	received := c.msg.Received
+	received := c.received
 	if !known {
 		received = 0
 	}
@@ -90,28 +177,23 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 		r.hub.metrics.resume("out-of-sync")
 		r.end(s, ReasonError)
 		return &refusal{err: ErrOutOfSync,
-			text: fmt.Sprintf("received %d is not between what you acknowledged (%d) and what was sent; join with a new session", c.msg.Received, acked)}
+			text: fmt.Sprintf("received %d is not between what you acknowledged (%d) and what was sent; join with a new session", c.received, acked)}
 	}
 	if received > acked {
 		s.barren = 0
 	}
-	s.attempt = c.msg.Attempt
-	if !known || c.msg.Since == 0 {
-		s.since = c.msg.Attempt
+	s.attempt = c.attempt
+	if !known || c.since == 0 {
+		s.since = c.attempt
 	}
-	if name := c.name(); name != "" {
+	if name := c.called(); name != "" {
 		s.name = name
 	}
 	if c.grant.Subject != "" {
 		s.subject = c.grant.Subject
 	}
 	s.owed, s.ackAt = 0, time.Time{} // joined says it
-	if wasAway {
-		s.awayUntil = time.Time{}
-		r.hub.metrics.seatBack()
-		r.tell("back", s, "")
-		r.sayToOthers(s, peerEnvelope("peer-back", s.id, ""))
-	}
+	r.returned(s)
 	if known {
 		r.hub.metrics.resume("resumed")
 	} else {
@@ -120,7 +202,22 @@ func (r *Room) reclaim(s *seat, c join, known bool) *refusal {
 	return nil
 }
 
-func (r *Room) seatNew(c join) (*seat, *refusal) {
+// returned books that s has a connection again.
+func (r *Room) returned(s *seat) {
+	if !s.away() {
+		return
+	}
+	s.awayUntil = time.Time{}
+	if s.quietly {
+		s.quietly = false
+		return
+	}
+	r.hub.metrics.seatBack()
+	r.tell("back", s, "")
+	r.sayToOthers(s, peerEnvelope("peer-back", s.id, ""))
+}
+
+func (r *Room) seatNew(c *join) (*seat, *refusal) {
 	if c.denied != nil {
 		return nil, c.denied
 	}
@@ -131,11 +228,11 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 	if len(r.seats) >= capacity {
 		return nil, r.full()
 	}
-	if c.msg.Received > 0 || c.msg.Attempt > 1 {
+	if c.received > 0 || c.attempt > 1 {
 		r.hub.metrics.resume("new")
 	}
-	s := &seat{name: c.name(), subject: c.grant.Subject, slot: r.freeSlot(), attempt: c.msg.Attempt, since: c.msg.Attempt, gen: 1}
-	if c.msg.Session != "" {
+	s := &seat{name: c.called(), subject: c.grant.Subject, slot: r.freeSlot(), attempt: c.attempt, since: c.attempt, gen: 1}
+	if c.session {
 		s.session, s.key, s.id = true, c.key, c.key.peerID()
 	} else {
 		s.id = randomPeerID()
@@ -144,6 +241,7 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 	r.sayToOthers(s, peerEnvelope("peer-joined", s.id, s.name))
 	r.seats = append(r.seats, s)
 	r.hub.metrics.seatTaken()
+	r.hub.seats.Add(1)
 	if !r.opened {
 		r.opened = true
 		r.tell("room-opened", nil, "")
@@ -154,11 +252,11 @@ func (r *Room) seatNew(c join) (*seat, *refusal) {
 
 // replace ends the seat of an earlier page load of the same client, so that a reload never finds
 // its own room full.
-func (r *Room) replace(session string) {
-	if session == "" {
+func (r *Room) replace(session *sessionHash) {
+	if session == nil {
 		return
 	}
-	if s := r.seatOf(hashSession(session)); s != nil {
+	if s := r.seatOf(*session); s != nil {
 		out := s.fence()
 		r.end(s, ReasonReplaced)
 		if out != nil {
@@ -185,12 +283,30 @@ func (r *Room) full() *refusal {
 	return refused
 }
 
-// name is what the client is called: by the grant, else by itself.
-func (c join) name() string {
+// called is the client's name: by the grant, else by itself.
+func (c *join) called() string {
 	if c.grant.Name != "" {
 		return c.grant.Name
 	}
-	return c.msg.Name
+	return c.name
+}
+
+// returns reports whether the client had a seat before.
+func (c *join) returns() bool { return c.received > 0 || c.attempt > 1 || c.replaces != nil || c.again }
+
+// recovering reports whether the room was taken from a dead node so lately that its clients may still be
+// on their way back: their seats must not go to others.
+func (r *Room) recovering() bool {
+	return !r.recoverUntil.IsZero() && r.hub.clock.Now().Before(r.recoverUntil)
+}
+
+// recovered lets those in who waited.
+func (r *Room) recovered() {
+	waiting := r.strangers
+	r.recoverUntil, r.strangers = time.Time{}, nil
+	for _, c := range waiting {
+		c.apply(r)
+	}
 }
 
 // mintICE makes the ICE servers that s is told of, and says when they are to be renewed: when half of

@@ -62,7 +62,11 @@ func (k Kind) payload() string {
 // kindOf is the kind of the type that a JSON string names.
 func kindOf(quoted []byte) Kind {
 	name := plain(quoted)
-	name = name[1 : len(name)-1]
+	return kindNamed(name[1 : len(name)-1])
+}
+
+// kindNamed is the kind of that name.
+func kindNamed(name []byte) Kind {
 	for k, n := range kindNames[1:] {
 		if n == string(name) {
 			return Kind(k + 1)

@@ -334,7 +334,7 @@ func (l *link) say(m clientInput) {
 		l.conn.Lost(EndViolation)
 	}
 	synctest.Wait()
-	if s := l.conn.seat; s != nil {
+	if s := l.conn.local().seat; s != nil {
 		m.in.newID = string(s.id)
 		l.client.id = m.in.newID
 	}
@@ -392,13 +392,13 @@ func (l *link) join(o op) {
 			text += fmt.Sprintf(`,%q:%q`, name, value)
 		}
 	}
-	had := l.conn.seat
+	had := l.conn.local().seat
 	if had == nil {
 		p.joining[in.room] = l
 	}
 	l.say(clientInput{json: text + "}", in: in})
-	if s := l.conn.seat; s != had {
-		l.taken = append(l.taken, taken{s, in.attempt, l.conn.gen == 1, c.w.done})
+	if s := l.conn.local().seat; s != had {
+		l.taken = append(l.taken, taken{s, in.attempt, l.conn.local().gen == 1, c.w.done})
 	}
 }
 
@@ -486,7 +486,7 @@ func (l *link) counted(how int, m clientInput) {
 	}
 	outbox := &l.life.outbox
 	switch {
-	case l.conn.seat == nil: // refused, and not counted
+	case l.conn.local().seat == nil: // refused, and not counted
 		outbox = new([]clientInput)
 	case len(l.taken) > 0:
 		l.life.unsure, l.hasty = true, true
@@ -684,7 +684,7 @@ func (w *world) checkRing(s *seat) (bytes int, err error) {
 	}
 	may := 0
 	for _, l := range w.links {
-		if l.conn.feed.ring == r && l.conn.feed.gen == r.gen {
+		if f, ok := l.conn.feed.(seatFeed); ok && f.ring == r && f.gen == r.gen {
 			may++
 		}
 	}
@@ -907,7 +907,7 @@ func (w *world) checkArrivals() error {
 	var seated []*link
 	for _, l := range w.links {
 		listens := l.client.plain || l.page.joining[l.life.room] == l && !l.deaf
-		if listens && !l.lost && !l.cut && l.code == 0 && l.conn.seat != nil && l.life.seat == l.conn.seat && !l.life.unsure {
+		if listens && !l.lost && !l.cut && l.code == 0 && l.conn.local().seat != nil && l.life.seat == l.conn.local().seat && !l.life.unsure {
 			seated = append(seated, l)
 		}
 	}
@@ -917,8 +917,8 @@ func (w *world) checkArrivals() error {
 				continue
 			}
 			for _, to := range seated {
-				sameRoom := to != from && to.conn.room == from.conn.room
-				meant := m.in.to == "" || m.in.to == string(to.conn.seat.id)
+				sameRoom := to != from && to.conn.local().room == from.conn.local().room
+				meant := m.in.to == "" || m.in.to == string(to.conn.local().seat.id)
 				if !sameRoom || !meant || to.life.began >= m.made {
 					continue
 				}

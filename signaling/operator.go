@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// What an operator can see and do. Each call is a command to the room's goroutine, and waits for its
-// turn there as long as ctx.
+// What an operator can see and do, on whichever node the room is. Each call is a command to the room's
+// goroutine, and waits for its turn there as long as ctx.
 
 // Who is asked for may not exist.
 var (
@@ -20,6 +22,7 @@ var (
 // A RoomInfo describes a room.
 type RoomInfo struct {
 	ID       RoomID
+	Node     NodeID // whose goroutine runs it; "" of a node that stands alone
 	OpenedAt time.Time
 	Seats    []SeatInfo // earliest first
 }
@@ -28,6 +31,7 @@ type RoomInfo struct {
 type SeatInfo struct {
 	ID       PeerID
 	Name     string
+	Node     NodeID    // that its connection is on
 	Subject  string    // Grant.Subject
 	Session  bool      // it outlives its connection
 	Away     bool      // it waits for its client
@@ -38,8 +42,42 @@ type SeatInfo struct {
 	Bytes    int       // of them
 }
 
-// RoomIDs lists at most limit rooms after the one named, in the order of their names.
-func (h *Hub) RoomIDs(after RoomID, limit int) []RoomID {
+// A RoomList is a page of rooms, in the order of their names.
+type RoomList struct {
+	Rooms  []RoomInfo
+	More   bool     // there are rooms after the last one
+	Total  int      // rooms that there are on all nodes that answered
+	Silent []NodeID // nodes that did not answer: their rooms are missing
+}
+
+// List describes at most limit rooms after the one named.
+func (h *Hub) List(ctx context.Context, after RoomID, limit int) (RoomList, error) {
+	if h.nodes == nil {
+		return h.listLocal(ctx, after, limit)
+	}
+	return h.nodes.list(ctx, after, limit)
+}
+
+// listLocal is List of this node's rooms.
+func (h *Hub) listLocal(ctx context.Context, after RoomID, limit int) (RoomList, error) {
+	ids, total := h.roomIDs(after, limit+1)
+	list := RoomList{Total: total, More: len(ids) > limit}
+	for _, id := range ids[:min(limit, len(ids))] {
+		info, err := h.inspectLocal(ctx, id)
+		switch {
+		case errors.Is(err, ErrNoRoom): // it ended just now
+		case err != nil:
+			return RoomList{}, err
+		default:
+			list.Rooms = append(list.Rooms, info)
+		}
+	}
+	return list, nil
+}
+
+// roomIDs lists at most limit rooms of this node after the one named, in the order of their names, and says
+// how many there are in all.
+func (h *Hub) roomIDs(after RoomID, limit int) (ids []RoomID, total int) {
 	h.mu.Lock()
 	all := slices.Collect(maps.Keys(h.rooms))
 	h.mu.Unlock()
@@ -48,23 +86,30 @@ func (h *Hub) RoomIDs(after RoomID, limit int) []RoomID {
 	if found {
 		from++
 	}
-	return all[from:min(len(all), from+limit)]
+	return all[from:min(len(all), from+limit)], len(all)
 }
 
 // Inspect describes a room. The error wraps ErrNoRoom, or is ctx's.
 func (h *Hub) Inspect(ctx context.Context, room RoomID) (RoomInfo, error) {
-	var info RoomInfo
-	err := h.operate(ctx, room, func(r *Room) error {
-		info = RoomInfo{ID: r.ID, OpenedAt: r.openedAt}
-		for _, s := range r.seats {
-			info.Seats = append(info.Seats, s.info())
+	done, err := h.operate(ctx, order{Do: "inspect", Room: room})
+	return done.Info, err
+}
+
+func (h *Hub) inspectLocal(ctx context.Context, room RoomID) (RoomInfo, error) {
+	done, err := h.operateLocal(ctx, &order{Do: "inspect", Room: room})
+	return done.Info, err
+}
+
+func (r *Room) info() RoomInfo {
+	info := RoomInfo{ID: r.ID, Node: r.hub.directory.Self(), OpenedAt: r.openedAt}
+	for _, s := range r.seats {
+		seat := s.info()
+		if seat.Node = s.link.edge; seat.Node == "" {
+			seat.Node = info.Node
 		}
-		return nil
-	})
-	if err != nil {
-		return RoomInfo{}, err // the room may be writing info yet
+		info.Seats = append(info.Seats, seat)
 	}
-	return info, nil
+	return info
 }
 
 func (s *seat) info() SeatInfo {
@@ -81,25 +126,77 @@ func (s *seat) info() SeatInfo {
 
 // CloseRoom ends a room: every connection closes with 4501. The error wraps ErrNoRoom, or is ctx's.
 func (h *Hub) CloseRoom(ctx context.Context, room RoomID) error {
-	return h.operate(ctx, room, func(r *Room) error {
-		for _, s := range slices.Clone(r.seats) {
-			r.kick(s)
-		}
-		return nil
-	})
+	_, err := h.operate(ctx, order{Do: "close", Room: room})
+	return err
 }
 
 // Kick ends one seat, whose connection closes with 4501. The error wraps ErrNoRoom or ErrNoSeat, or is
 // ctx's.
 func (h *Hub) Kick(ctx context.Context, room RoomID, peer PeerID) error {
-	return h.operate(ctx, room, func(r *Room) error {
-		i := slices.IndexFunc(r.seats, func(s *seat) bool { return s.id == peer })
-		if i < 0 {
-			return ErrNoSeat
-		}
-		r.kick(r.seats[i])
+	_, err := h.operate(ctx, order{Do: "kick", Room: room, Peer: peer})
+	return err
+}
+
+// Announce says data, a JSON value, to one peer or, with "", to all in a room, as a message from
+// "server". It returns how many are to get it: those for whom more operator's messages wait than fit
+// are left out. The error wraps ErrNoRoom or ErrNoSeat, or is ctx's.
+func (h *Hub) Announce(ctx context.Context, room RoomID, to PeerID, data []byte) (int, error) {
+	done, err := h.operate(ctx, order{Do: "announce", Room: room, Peer: to, Data: data})
+	return done.Reached, err
+}
+
+// An order is what an operator wants of a room.
+type order struct {
+	Do   string         `json:"do"` // inspect, close, kick, announce
+	Room RoomID         `json:"room"`
+	Peer PeerID         `json:"peer,omitzero"`
+	Data jsontext.Value `json:"data,omitzero"`
+}
+
+// An outcome is what came of an order.
+type outcome struct {
+	Missing string   `json:"missing,omitzero"` // what there is not: room, peer
+	Reached int      `json:"reached,omitzero"`
+	Info    RoomInfo `json:"info,omitzero"`
+}
+
+func (o outcome) err() error {
+	switch o.Missing {
+	case "":
 		return nil
-	})
+	case "room":
+		return ErrNoRoom
+	}
+	return ErrNoSeat
+}
+
+// do is called by the room's goroutine.
+func (o *order) do(r *Room) (done outcome) {
+	chosen := r.seats
+	if o.Peer != "" {
+		i := slices.IndexFunc(r.seats, func(s *seat) bool { return s.id == o.Peer })
+		if i < 0 {
+			return outcome{Missing: "peer"}
+		}
+		chosen = r.seats[i : i+1]
+	}
+	switch o.Do {
+	case "inspect":
+		done.Info = r.info()
+	case "close", "kick":
+		for _, s := range slices.Clone(chosen) {
+			r.kick(s)
+		}
+	case "announce":
+		envelope := relayEnvelope(&Message{Kind: KindMessage, Payload: o.Data}, "server")
+		for _, s := range chosen {
+			if s.ring.pushNotice(envelope) {
+				s.wake()
+				done.Reached++
+			}
+		}
+	}
+	return done
 }
 
 func (r *Room) kick(s *seat) {
@@ -110,65 +207,46 @@ func (r *Room) kick(s *seat) {
 	}
 }
 
-// Announce says data, a JSON value, to one peer or, with "", to all in a room, as a message from
-// "server". It returns how many are to get it: those for whom more operator's messages wait than fit
-// are left out. The error wraps ErrNoRoom or ErrNoSeat, or is ctx's.
-func (h *Hub) Announce(ctx context.Context, room RoomID, to PeerID, data []byte) (int, error) {
-	envelope := relayEnvelope(&Message{Kind: KindMessage, Payload: data}, "server")
-	reached := 0
-	err := h.operate(ctx, room, func(r *Room) error {
-		found := to == ""
-		for _, s := range r.seats {
-			if to != "" && s.id != to {
-				continue
-			}
-			found = true
-			if s.ring.pushNotice(envelope) {
-				s.wake()
-				reached++
-			}
-		}
-		if !found {
-			return ErrNoSeat
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err // the room may be counting yet
+// operate carries out an order where the room is.
+func (h *Hub) operate(ctx context.Context, o order) (outcome, error) {
+	done, err := h.operateLocal(ctx, &o)
+	if h.nodes != nil && errors.Is(err, ErrNoRoom) {
+		return h.nodes.operate(ctx, &o)
 	}
-	return reached, nil
+	return done, err
 }
 
-// An operation is an operator's command.
+// An operation is an order on its way to the room.
 type operation struct {
-	do   func(*Room) error
-	done chan<- error // buffered
+	order *order
+	done  chan<- outcome // buffered
 }
 
-func (o operation) apply(r *Room) { o.done <- o.do(r) }
+func (o operation) apply(r *Room) { o.done <- o.order.do(r) }
 
-func (h *Hub) operate(ctx context.Context, room RoomID, do func(*Room) error) error {
+// operateLocal carries out an order on a room of this process.
+func (h *Hub) operateLocal(ctx context.Context, o *order) (outcome, error) {
 	h.mu.Lock()
-	r := h.rooms[room]
+	r := h.rooms[o.Room]
 	h.mu.Unlock()
+	done := make(chan outcome, 1)
 	if r == nil {
-		return ErrNoRoom
+		return outcome{}, ErrNoRoom
 	}
-	done := make(chan error, 1)
-	if !r.post(operation{do, done}) {
-		return ErrNoRoom
+	if err := r.postBy(ctx, operation{o, done}); err != nil {
+		return outcome{}, err
 	}
 	select {
-	case err := <-done:
-		return err
+	case result := <-done:
+		return result, result.err()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return outcome{}, context.Cause(ctx)
 	case <-r.done:
 		select {
-		case err := <-done: // done just before the room ended
-			return err
+		case result := <-done: // done just before the room ended
+			return result, result.err()
 		default:
-			return ErrNoRoom
+			return outcome{}, ErrNoRoom
 		}
 	}
 }

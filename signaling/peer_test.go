@@ -178,3 +178,11 @@ const (
 func session(key string, attempt, received int) string {
 	return fmt.Sprintf(`,"session":%q,"attempt":%d,"received":%d`, key, attempt, received)
 }
+
+// local is what the connection has of a seat in this process; its members are nil without a seat.
+func (c *Conn) local() localHold {
+	if h, ok := c.hold.(*localHold); ok {
+		return *h
+	}
+	return localHold{}
+}

@@ -171,13 +171,13 @@ func TestOperator(t *testing.T) {
 		again := h.testPeer(t)
 		again.joined("demo", session(keyA, 2, 2))
 
-		if ids := h.RoomIDs("", 10); !slices.Equal(ids, []RoomID{"demo", "other"}) {
+		if ids, total := h.roomIDs("", 10); total != 2 || !slices.Equal(ids, []RoomID{"demo", "other"}) {
 			t.Errorf("rooms: %q", ids)
 		}
-		if ids := h.RoomIDs("demo", 10); !slices.Equal(ids, []RoomID{"other"}) {
+		if ids, _ := h.roomIDs("demo", 10); !slices.Equal(ids, []RoomID{"other"}) {
 			t.Errorf("rooms after demo: %q", ids)
 		}
-		if ids := h.RoomIDs("", 1); !slices.Equal(ids, []RoomID{"demo"}) {
+		if ids, _ := h.roomIDs("", 1); !slices.Equal(ids, []RoomID{"demo"}) {
 			t.Errorf("one room: %q", ids)
 		}
 

@@ -206,6 +206,23 @@ func (r *ring) attach(gen uint64) {
 	}
 }
 
+// attachAt is attach for a connection that has everything up to number have, be it acknowledged or not.
+// False: it never was given that.
+//
+// It is told again that everything up to received was handled: what was said last may have been lost, and
+// joined may have said more than that.
+func (r *ring) attachAt(gen, have, received uint64) bool {
+	r.attach(gen)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if have > r.given {
+		return false
+	}
+	r.sent = max(r.acked, have)
+	r.ack, r.ackDue = received, received > 0
+	return true
+}
+
 // detach takes the ring from every connection.
 func (r *ring) detach() {
 	r.mu.Lock()
@@ -228,32 +245,44 @@ func (r *ring) oweAck(received uint64) {
 	r.ack, r.ackDue = received, true
 }
 
-// A Feed is one connection's right to fetch from a seat's ring; the ring stops giving when the
+// A Feed is where one connection fetches what its client is to get.
+type Feed interface {
+	// Next appends the next message for the client to dst, marking it sent: from here on the client
+	// may acknowledge it. at is its arrival in Unix nanoseconds where it was measured, else 0. False
+	// means that there is nothing now.
+	Next(dst []byte) (msg []byte, at int64, ok bool)
+}
+
+// A seatFeed is one connection's right to fetch from a seat's ring; the ring stops giving when the
 // seat has another connection.
-type Feed struct {
+type seatFeed struct {
 	ring *ring
 	gen  uint64
 }
 
-// Next appends the next message for the client to dst, marking it sent: from here on the client
-// may acknowledge it. at is its arrival in Unix nanoseconds where it was measured, else 0. False
-// means that there is nothing now.
-func (f Feed) Next(dst []byte) (msg []byte, at int64, ok bool) {
+// Next implements Feed.
+func (f seatFeed) Next(dst []byte) (msg []byte, at int64, ok bool) {
+	msg, _, at, ok = f.next(dst)
+	return msg, at, ok
+}
+
+// discard forgets what was not fetched, and not acknowledged.
+func (f seatFeed) discard() { f.ring.discard() }
+
+// next is Next, and says which number the message has; 0 where it has none.
+func (f seatFeed) next(dst []byte) (msg []byte, number uint64, at int64, ok bool) {
 	r := f.ring
-	if r == nil {
-		return dst, 0, false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gen != f.gen {
-		return dst, 0, false
+		return dst, 0, 0, false
 	}
 	if r.ackDue && r.sent >= r.lastError {
 		r.ackDue = false
-		return ackEnvelope(dst, r.ack), 0, true
+		return ackEnvelope(dst, r.ack), 0, 0, true
 	}
 	if r.sent == r.head {
-		return dst, 0, false
+		return dst, 0, 0, false
 	}
 	it := r.items[r.off+int(r.sent-r.acked)]
 	r.sent++
@@ -261,7 +290,7 @@ func (f Feed) Next(dst []byte) (msg []byte, at int64, ok bool) {
 	dst = append(dst, it.envelope...)
 	if r.plain {
 		r.forget(r.sent)
-		return closeEnvelope(dst, 0), it.at, true
+		return closeEnvelope(dst, 0), 0, it.at, true
 	}
-	return closeEnvelope(dst, r.sent), it.at, true
+	return closeEnvelope(dst, r.sent), r.sent, it.at, true
 }

@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"context"
 	"crypto/subtle"
 	"fmt"
 	"slices"
@@ -23,7 +24,7 @@ type Room struct {
 	// Static after construction.
 	ID       RoomID
 	hub      *Hub
-	epoch    uint64
+	owner    Owner // this node, since its claim
 	inbox    chan command
 	done     chan struct{} // closed when the room has ended: no command is handled any more
 	openedAt time.Time
@@ -31,18 +32,26 @@ type Room struct {
 	running atomic.Bool // the goroutine lives, or is about to
 
 	// Owned by the goroutine.
-	opened  bool    // somebody has had a seat
-	seats   []*seat // earliest first
-	timer   *time.Timer
-	timerAt time.Time // when timer fires; zero = not set
+	opened bool // somebody has had a seat
+	moved  bool // it is on another node now
+
+	recoverUntil time.Time // until then only clients that come back are seated; zero = it is over
+	strangers    []*join   // who wait for that
+	seats        []*seat   // earliest first
+	timer        *time.Timer
+	timerAt      time.Time // when timer fires; zero = not set
 }
 
 // A command is one change to a room, applied by its goroutine.
 type command interface{ apply(*Room) }
 
-func newRoom(id RoomID, hub *Hub, epoch uint64) *Room {
-	return &Room{ID: id, hub: hub, epoch: epoch, openedAt: time.Now(),
+func newRoom(id RoomID, hub *Hub, owner Owner) *Room {
+	r := &Room{ID: id, hub: hub, owner: owner, openedAt: time.Now(),
 		inbox: make(chan command, inboxCommands), done: make(chan struct{})}
+	if owner.Taken {
+		r.recoverUntil = hub.clock.Now().Add(hub.cfg.Recover)
+	}
+	return r
 }
 
 // post hands a command to the room's goroutine. False means that the room has ended.
@@ -53,6 +62,56 @@ func (r *Room) post(c command) bool {
 		return true
 	case <-r.done:
 		return false
+	}
+}
+
+// postBy is post, given up when ctx ends: the inbox of a room that is frozen may be full for long. The error
+// wraps ErrNoRoom where the room has ended.
+func (r *Room) postBy(ctx context.Context, c command) error {
+	select {
+	case r.inbox <- c:
+		r.start()
+		return nil
+	case <-r.done:
+		return ErrNoRoom
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// postNow is post where that is possible without waiting, or pointless.
+func (r *Room) postNow(c command) bool {
+	select {
+	case r.inbox <- c:
+		r.start()
+		return true
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// ask posts a join and waits for the answer; false: the room ended before the join's turn came.
+func (r *Room) ask(c *join) (joinReply, bool) {
+	if !r.post(c) {
+		return joinReply{}, false
+	}
+	return r.answer(c)
+}
+
+// answer waits for the answer to a join that was posted.
+func (r *Room) answer(c *join) (joinReply, bool) {
+	select {
+	case rep := <-c.reply:
+		return rep, true
+	case <-r.done:
+	}
+	select {
+	case rep := <-c.reply: // answered just before the room ended
+		return rep, true
+	default:
+		return joinReply{}, false
 	}
 }
 
@@ -69,6 +128,9 @@ func (r *Room) run() {
 	for {
 		select {
 		case c := <-r.inbox:
+			if !r.hub.directory.Valid() && !r.thawed(c) {
+				continue
+			}
 			c.apply(r)
 		default:
 			r.running.Store(false)
@@ -78,7 +140,7 @@ func (r *Room) run() {
 			return
 		}
 		r.endOverflowed()
-		if len(r.seats) == 0 {
+		if len(r.seats) == 0 && len(r.strangers) == 0 {
 			r.ended() // still running: no other goroutine comes
 			return
 		}
@@ -87,7 +149,7 @@ func (r *Room) run() {
 
 // ended books the room out.
 func (r *Room) ended() {
-	if r.opened {
+	if r.opened && !r.moved {
 		r.tell("room-closed", nil, "")
 	}
 	if r.timer != nil {
@@ -118,7 +180,7 @@ func (r *Room) endAll(cause error) {
 		s.ring.discard()
 		r.retire(s)
 	}
-	r.seats = nil
+	r.seats, r.strangers = nil, nil // who waits for a seat looks for another room
 }
 
 // ---- relay
@@ -287,18 +349,18 @@ type leave struct {
 	seat  *seat
 	gen   uint64
 	seq   uint64
-	reply chan<- bool // buffered; whether the seat is given up
+	reply func(left bool) // whether the seat is given up; must not block
 }
 
 func (c leave) apply(r *Room) {
 	s := c.seat
 	if !r.counts(s, c.gen, c.seq, "leave") {
-		c.reply <- false
+		c.reply(false)
 		return
 	}
 	s.ring.pushLast(leftEnvelope(r.ID))
 	r.remove(s, ReasonLeft)
-	c.reply <- true // the connection takes what is left in the ring
+	c.reply(true) // the connection takes what is left in the ring
 }
 
 // A lost is the end of a connection.
@@ -363,9 +425,16 @@ func (timeUp) apply(r *Room) { r.tick(r.hub.clock.Now()) }
 // tick does what is due at now and sets the timer for the next.
 func (r *Room) tick(now time.Time) {
 	r.timerAt = time.Time{}
+	if !r.recoverUntil.IsZero() && !now.Before(r.recoverUntil) {
+		r.recovered()
+	}
 	for _, s := range slices.Clone(r.seats) {
 		if s.away() && !now.Before(s.awayUntil) {
-			r.end(s, ReasonTimeout)
+			if s.quietly {
+				r.awayAfterMove(s)
+			} else {
+				r.end(s, ReasonTimeout)
+			}
 			continue
 		}
 		if !s.ackAt.IsZero() && !now.Before(s.ackAt) {
@@ -376,6 +445,9 @@ func (r *Room) tick(now time.Time) {
 			servers, s.renewAt = r.mintICE(s)
 			s.say(iceServersEnvelope(servers))
 		}
+	}
+	if len(r.strangers) > 0 {
+		r.wakeAt(r.recoverUntil)
 	}
 	for _, s := range r.seats {
 		if s.away() {
@@ -423,7 +495,8 @@ func (r *Room) remove(s *seat, reason Reason) {
 
 // retire books a seat out: no connection acts for it again.
 func (r *Room) retire(s *seat) {
-	r.hub.metrics.seatFreed(s.away())
+	r.hub.metrics.seatFreed(s.away() && !s.quietly)
+	r.hub.seats.Add(-1)
 	s.out, s.gen = nil, 0
 }
 

@@ -136,7 +136,7 @@ func BenchmarkRing(b *testing.B) {
 	h := &Hub{}
 	r := newRing(2, false, &h.waiting)
 	r.attach(1)
-	feed := Feed{r, 1}
+	feed := seatFeed{r, 1}
 	envelope := []byte(benchCandidate[:len(benchCandidate)-1])
 	buf := make([]byte, 0, 4096)
 	b.ReportAllocs()

@@ -189,7 +189,9 @@ func TestFencing(t *testing.T) {
 		do   func(old *peer)
 	}{
 		{"relay", func(p *peer) { p.send(`{"type":"message","data":"late","seq":1}`) }},
-		{"leave", func(p *peer) { p.conn.room.post(leave{p.conn.seat, p.conn.gen, 1, make(chan bool, 1)}) }},
+		{"leave", func(p *peer) {
+			p.conn.local().room.post(leave{p.conn.local().seat, p.conn.local().gen, 1, func(bool) {}})
+		}},
 		{"ack", func(p *peer) { p.send(`{"type":"ack","received":1}`) }},
 		{"goodbye", func(p *peer) { p.conn.Lost(EndLeft) }},
 		{"violation", func(p *peer) { p.conn.Lost(EndViolation) }},
@@ -784,7 +786,7 @@ func TestPanicInARoom(t *testing.T) {
 		a.joined("demo", session(keyA, 1, 0))
 		b.joined("demo", "")
 		c.joined("other", "")
-		a.conn.room.post(panics{})
+		a.conn.local().room.post(panics{})
 		synctest.Wait()
 		if a.closeCode() != 1012 || b.closeCode() != 1012 || c.closeCode() != 0 {
 			t.Fatalf("close codes %d %d %d", a.closeCode(), b.closeCode(), c.closeCode())

@@ -83,7 +83,7 @@ func TestJoinMeetsTheEndOfItsRoom(t *testing.T) {
 	inBubble(t, testConfig(), func(t *testing.T, h *Hub) {
 		a, b := h.testPeer(t), h.testPeer(t)
 		a.joined("demo", "")
-		old, busy := a.conn.room, make(chan struct{})
+		old, busy := a.conn.local().room, make(chan struct{})
 		old.post(look(func() { <-busy }))
 		go a.send(`{"type":"leave"}`)
 		synctest.Wait()
@@ -94,7 +94,7 @@ func TestJoinMeetsTheEndOfItsRoom(t *testing.T) {
 		if m := <-joined; m["type"] != "joined" || fmt.Sprint(m["peers"]) != "[]" {
 			t.Fatalf("join: %v", m)
 		}
-		if b.conn.room == old || h.Rooms() != 1 {
+		if b.conn.local().room == old || h.Rooms() != 1 {
 			t.Fatalf("it is in the old room, or there are %d", h.Rooms())
 		}
 	})
@@ -104,15 +104,15 @@ func TestJoinMeetsTheEndOfItsRoom(t *testing.T) {
 func TestJoinAnsweredBeforeTheEndOfItsRoom(t *testing.T) {
 	for range 30 { // which of the two is seen first is up to chance
 		h := newTestHub(testConfig())
-		r := newRoom("demo", h, 0)
+		r := newRoom("demo", h, Owner{})
 		h.rooms[r.ID] = r
 		r.running.Store(true)
 		close(r.done)
-		reply := make(chan joinReply, 1)
-		reply <- joinReply{err: &refusal{err: ErrOutOfSync}}
-		in, rep := h.enter(t.Context(), join{msg: &Message{Room: r.ID}}, reply)
-		if in != r || rep.err == nil || len(r.inbox) != 1 {
-			t.Fatalf("posted %d times: %v", len(r.inbox), rep.err)
+		c := &join{room: r.ID, reply: make(chan joinReply, 1)}
+		c.reply <- joinReply{err: &refusal{err: ErrOutOfSync}}
+		_, bad := h.enter(t.Context(), c)
+		if bad == nil || bad.err != ErrOutOfSync || len(r.inbox) != 1 {
+			t.Fatalf("posted %d times: %v", len(r.inbox), bad)
 		}
 	}
 }
@@ -140,7 +140,7 @@ func TestJoinBeforeTheTimer(t *testing.T) {
 		a.joined("demo", session(keyA, 1, 0))
 		b.joined("demo", "")
 		a.conn.Lost(EndLost)
-		room := b.conn.room
+		room := b.conn.local().room
 		room.post(look(func() { room.timer.Stop() }))
 		time.Sleep(30 * time.Second)
 		if m := h.testPeer(t).joined("demo", session(keyA, 2, 1)); m["resumed"] != false {
@@ -153,7 +153,7 @@ func TestJoinBeforeTheTimer(t *testing.T) {
 // Whatever comes at the moment in which the room's goroutine ends is handled: by that one or the next.
 func TestRoomWakesForEveryCommand(t *testing.T) {
 	h := newTestHub(testConfig())
-	r := newRoom("demo", h, 0)
+	r := newRoom("demo", h, Owner{})
 	r.seats = []*seat{{ring: newRing(2, true, &h.waiting)}}
 	handled := make(chan struct{}, 1)
 	for n := range 300_000 {

@@ -45,8 +45,8 @@ func (e Ending) freed() Reason {
 	return ReasonLeft
 }
 
-// An Outlet is a seat's way out: a connection of this process, one day one on another node. None
-// of its methods may block: they are called by the room's goroutine.
+// An Outlet is a seat's way out: a connection of this process, or one on another node. None of its
+// methods may block: they are called by the room's goroutine.
 type Outlet interface {
 	// Attach gives the outlet a seat's feed. joined is said before anything from it.
 	Attach(joined []byte, feed Feed)
@@ -67,6 +67,12 @@ type seat struct {
 	key     sessionHash
 	ring    *ring
 
+	// Of a connection on another node.
+	link    linkID // zero: the connection is one of this process
+	turn    uint64 // of its attachment
+	handled uint64 // parts of the link's
+	resumed bool   // what its joined said
+
 	out     Outlet // nil while away
 	gen     uint64 // of the connection that may act for the seat; grows with each
 	attempt uint64
@@ -77,6 +83,7 @@ type seat struct {
 	ackAt    time.Time // when that is to be said; zero = nothing owed
 
 	awayUntil time.Time // zero = connected
+	quietly   bool      // since its room moved it has no connection, which nobody was told
 	renewAt   time.Time // when it is told new ICE servers; zero = never
 	offeredAt time.Time // its last offer that was not answered yet
 

@@ -65,6 +65,7 @@ type Proxy struct {
 	mu       sync.Mutex // held for the links' state, never during I/O
 	count    int        // connections so far
 	links    map[*link]struct{}
+	held     [2]chan struct{} // by Direction: closed when it passes again; nil = it passes
 	refusing bool
 	closed   chan struct{}
 }
@@ -125,6 +126,38 @@ func (p *Proxy) Refuse(refusing bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusing = refusing
+}
+
+// Hold lets nothing pass in one direction, of old connections and new ones, or no longer. What is sent
+// meanwhile waits, ends of connections included, as on a network that is cut in two and comes together
+// again. A Cut before that loses it.
+func (p *Proxy) Hold(d Direction, holding bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case holding && p.held[d] == nil:
+		p.held[d] = make(chan struct{})
+	case !holding && p.held[d] != nil:
+		close(p.held[d])
+		p.held[d] = nil
+	}
+}
+
+// passing waits while d is held.
+func (p *Proxy) passing(d Direction) {
+	for {
+		p.mu.Lock()
+		held := p.held[d]
+		p.mu.Unlock()
+		if held == nil {
+			return
+		}
+		select {
+		case <-held:
+		case <-p.closed:
+			return
+		}
+	}
 }
 
 // Close resets every connection and waits until nothing of the proxy is left.
@@ -289,6 +322,7 @@ func (l *link) forward(dst, src *net.TCPConn, d Direction) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := from.Read(buf)
+		l.proxy.passing(d)
 		if n > 0 && !l.pass(dst, buf[:n], d) {
 			break
 		}

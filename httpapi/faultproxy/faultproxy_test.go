@@ -260,3 +260,35 @@ func TestRefuse(t *testing.T) {
 	write(t, client, "still here")
 	expect(t, server, "still here")
 }
+
+// What is held comes later, an end included; the other direction goes on.
+func TestHold(t *testing.T) {
+	p, client, server := through(t, Plan{})
+	write(t, client, "before")
+	expect(t, server, "before")
+	p.Hold(Up, true)
+	write(t, client, "held")
+	client.CloseWrite()
+	silence(t, server)
+	write(t, server, "down")
+	expect(t, client, "down")
+	p.Hold(Up, false)
+	if got, err := readAll(server); got != "held" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// What is held when the connection is cut is lost.
+func TestCutWhileHeld(t *testing.T) {
+	p, client, server := through(t, Plan{})
+	write(t, client, "before")
+	expect(t, server, "before")
+	p.Hold(Up, true)
+	write(t, client, "lost")
+	silence(t, server)
+	p.Cut(Cut{Fault: Reset})
+	p.Hold(Up, false)
+	if got, err := readAll(server); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -249,7 +249,8 @@ type life struct {
 
 	joined   bool
 	joinedAt time.Time
-	owed     int // handled and not acknowledged
+	owed     int    // handled and not acknowledged
+	why      string // the error that ends the connection, "" = none came
 
 	joinBy, ackBy, idleAt, pongBy time.Time // zero = nothing due
 }
@@ -402,7 +403,7 @@ func (l *life) closed(code int) error {
 			return errLost
 		}
 	}
-	return fmt.Errorf("the server closed the connection with %d", code)
+	return fmt.Errorf("the server closed the connection with %d %s", code, l.why)
 }
 
 // refused handles an error that answers the join.
@@ -449,6 +450,7 @@ func (l *life) counted(m *Message) error {
 	c := l.client
 	switch {
 	case m.Seq == 0 && m.Type == "error": // it ends the connection
+		l.why = m.Text
 		return nil
 	case m.Seq <= c.handled:
 		return fmt.Errorf("%w: the server sent %d again on the same connection", errOutOfSync, m.Seq)
