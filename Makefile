@@ -27,6 +27,9 @@ run: build ## start the server with its page on http://localhost:8080/
 build: ## build the static binary bin/duet
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/duet ./cmd/duet
 
+bin/nats-server: go.mod # of the release that go.mod names, for the browser tests of several nodes
+	CGO_ENABLED=0 go build -trimpath -o $@ github.com/nats-io/nats-server/v2
+
 test: vet test-go test-js test-browser ## run every test; installs what it needs
 
 vet: ## go vet
@@ -39,8 +42,8 @@ test-js: $(NODE_STAMP) ## types and unit tests of the page's modules
 	npm --prefix $(JS) run --silent check
 	npm --prefix $(JS) run --silent unit
 
-test-browser: $(NODE_STAMP) need-chromium need-firefox build ## calls between real browsers on the real server; writes TABLE (bin/browser-tests.md)
-	CHROMIUM="$$($(FIND_CHROMIUM))" FIREFOX="$$($(FIND_FIREFOX))" DUET_BIN=$(CURDIR)/bin/duet TABLE=$(abspath $(TABLE)) \
+test-browser: $(NODE_STAMP) need-chromium need-firefox build bin/nats-server ## calls between real browsers on the real server; writes TABLE (bin/browser-tests.md)
+	CHROMIUM="$$($(FIND_CHROMIUM))" FIREFOX="$$($(FIND_FIREFOX))" DUET_BIN=$(CURDIR)/bin/duet NATS_BIN=$(CURDIR)/bin/nats-server TABLE=$(abspath $(TABLE)) \
 		npm --prefix $(JS) run --silent browser
 
 lint: vet $(NODE_STAMP) ## gofmt, vet, staticcheck, govulncheck, tsc
@@ -73,11 +76,13 @@ model: $(NODE_STAMP) ## the server's rooms and the page's client beside their mo
 mutants: ## take each rule out of the server in turn: a test must notice
 	go run ./cmd/duet-mutants
 
-storm: ## 1,000 rooms kicked 20,000 times and more, 5,000 clients through a restart of the server
+storm: ## 1,000 rooms kicked 20,000 times and more, 5,000 clients through a restart of the server, a cluster through its faults
 	DUET_STORM=1 go test -v ./cmd/duet-storm
 	go run ./cmd/duet-storm kicks
 	go run ./cmd/duet-storm restart
 	go run ./cmd/duet-storm restart -signal TERM
+	mkdir -p bin
+	go run ./cmd/duet-storm cluster -o bin/cluster-faults.md
 
 soak: ## rooms come and go, faults included, for SOAK (10m): what grows?
 	go run ./cmd/duet-storm soak -for $(SOAK)

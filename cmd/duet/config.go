@@ -35,7 +35,7 @@ type config struct {
 	TLSACMECA          filePath         `env:"DUET_TLS_ACME_CA" desc:"file with the root that the directory's own certificate comes from (PEM); unset = the system's roots"`
 	TLSHSTS            string           `env:"DUET_TLS_HSTS" envDefault:"auto" oneof:"auto,on,off" desc:"have browsers use nothing but https for this host name for 30 days; auto = with DUET_TLS_ACME_DOMAIN"`
 	HTTPRedirectAddr   redirectAddr     `env:"DUET_HTTP_REDIRECT_ADDR" envDefault:"auto" desc:"where http is redirected to https, host:port, or off; auto = :80 with DUET_TLS_ACME_DOMAIN, else off"`
-	DataDir            filePath         `env:"DUET_DATA_DIR" desc:"folder for certificates that are made or obtained; unset = duet in the user's configuration folder"`
+	DataDir            filePath         `env:"DUET_DATA_DIR" desc:"folder for certificates that are made or obtained, and for an embedded NATS server's files; unset = duet in the user's configuration folder"`
 
 	AllowedOrigins origins  `env:"DUET_ALLOWED_ORIGINS" desc:"origins whose pages may connect, scheme://host[:port], separated by commas; unset = only the page's own, set = only those listed"`
 	AllowedHosts   hosts    `env:"DUET_ALLOWED_HOSTS" desc:"Host values that are answered, host[:port], separated by commas; unset = any"`
@@ -81,6 +81,26 @@ type config struct {
 	AdminToken    adminToken    `env:"DUET_ADMIN_TOKEN" secret:"true" desc:"opens the operator's API on DUET_ADMIN_ADDR, at least 20 characters; unset = it is off"`
 	WebhookURL    webhookURL    `env:"DUET_WEBHOOK_URL" secret:"true" desc:"where events of rooms are posted, http or https"`
 	WebhookSecret webhookSecret `env:"DUET_WEBHOOK_SECRET" secret:"true" desc:"signs them (Standard Webhooks): whsec_ and base64, or 24 to 64 bytes"`
+
+	NATSURL       natsURLs      `env:"DUET_NATS_URL" secret:"true" desc:"NATS servers by which several nodes are one, separated by commas; unset = this node stands alone"`
+	NATSCredsFile filePath      `env:"DUET_NATS_CREDS_FILE" desc:"file with this node's credentials for NATS (JWT and seed)"`
+	NATSNKeyFile  filePath      `env:"DUET_NATS_NKEY_FILE" desc:"file with its nkey seed for NATS, where there is no JWT"`
+	NATSCAFile    filePath      `env:"DUET_NATS_CA_FILE" desc:"file with the root that the NATS servers' certificates come from (PEM); unset = the system's roots"`
+	NATSCertFile  filePath      `env:"DUET_NATS_CERT_FILE" desc:"file with this node's own certificate for NATS (PEM), where the servers ask for one"`
+	NATSKeyFile   filePath      `env:"DUET_NATS_KEY_FILE" desc:"file with its key (PEM)"`
+	NATSPrefix    word          `env:"DUET_NATS_PREFIX" envDefault:"duet" desc:"beginning of all names in NATS: clusters with different ones share an account"`
+	NATSReplicas  int           `env:"DUET_NATS_REPLICAS" envDefault:"3" min:"1" max:"5" desc:"NATS servers that keep who owns which room: 3 or 5; 1 for development"`
+	NATSBuckets   int           `env:"DUET_NATS_BUCKETS" envDefault:"1" min:"1" max:"64" desc:"buckets that rooms are spread over; the same on all nodes"`
+	NATSCreate    bool          `env:"DUET_NATS_CREATE" envDefault:"true" desc:"make the buckets that are missing; false = the operator does"`
+	NATSEmbed     listenAddr    `env:"DUET_NATS_EMBED" desc:"in place of DUET_NATS_URL: where a NATS server inside this process listens for those of the other nodes, host:port, such as :6222"`
+	NATSRoutes    routes        `env:"DUET_NATS_EMBED_ROUTES" desc:"where the servers of all three (or five) nodes reach each other, this one included, host:port, separated by commas"`
+	NATSSecret    natsSecret    `env:"DUET_NATS_EMBED_SECRET" secret:"true" desc:"what lets them in, the same on all of them, at least 20 bytes"`
+	NodeID        word          `env:"DUET_NODE_ID" desc:"this node's name in a cluster; unset = the host's. Each start adds something random"`
+	Lease         time.Duration `env:"DUET_LEASE" envDefault:"10s" min:"1s" max:"5m" desc:"how long a node of a cluster may be silent until its rooms are taken over; the same on all nodes"`
+	Fence         time.Duration `env:"DUET_FENCE" envDefault:"8s" min:"500ms" max:"5m" desc:"how long it goes on itself without its lease renewed; then its rooms freeze; the same on all nodes"`
+	Renew         time.Duration `env:"DUET_RENEW" envDefault:"2s" min:"100ms" max:"1m" desc:"how often it renews its lease; the same on all nodes"`
+	FrozenClose   time.Duration `env:"DUET_FROZEN_CLOSE" envDefault:"10s" min:"100ms" max:"5m" desc:"how long clients wait for a frozen node, and up to half as much again, before they are sent to another"`
+	Recover       time.Duration `env:"DUET_RECOVER" envDefault:"5s" min:"100ms" max:"5m" desc:"how long a room that was taken over keeps its seats for those who come back"`
 
 	Drain     time.Duration `env:"DUET_DRAIN" envDefault:"10s" min:"100ms" max:"10m" desc:"how long the end may take after SIGINT or SIGTERM"`
 	LogLevel  string        `env:"DUET_LOG_LEVEL" envDefault:"info" oneof:"debug,info,warn,error" desc:"what is logged"`
@@ -145,6 +165,9 @@ func (c *config) settle(descriptors int) error {
 	}
 	if c.MaxRooms == 0 {
 		c.MaxRooms = c.MaxConnections
+	}
+	if err := c.checkCluster(); err != nil {
+		return err
 	}
 	return c.checkOversight()
 }

@@ -50,7 +50,7 @@ func TestSettingsReachTheirPackages(t *testing.T) {
 		t.Errorf("ICE servers: %s\nwant %s", got, want)
 	}
 	hub.ICEServers, hub.Policy = nil, signaling.Policy{}
-	if got, want := fmt.Sprintf("%+v", hub), "{RoomCapacity:8 MaxRooms:7 Grace:1.5s MessageRate:11 MessageBurst:12 MaxMessageBytes:4096 ICEServers:[] Policy:{Authorize:<nil> ICEServers:<nil> Events:<nil>}}"; got != want {
+	if got, want := fmt.Sprintf("%+v", hub), "{RoomCapacity:8 MaxRooms:7 Grace:1.5s MessageRate:11 MessageBurst:12 MaxMessageBytes:4096 ICEServers:[] Policy:{Authorize:<nil> ICEServers:<nil> Events:<nil>} Bus:<nil> FrozenClose:0s Recover:0s}"; got != want {
 		t.Errorf("signaling:\n%s\nwant\n%s", got, want)
 	}
 }

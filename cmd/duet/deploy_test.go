@@ -27,6 +27,10 @@ const (
 	systemdUnit    = "../../deploy/systemd/duet.service"
 	kubernetesFile = "../../deploy/kubernetes/duet.yaml"
 	prometheusFile = "../../deploy/prometheus/prometheus.yml"
+
+	kubernetesCluster = "../../deploy/kubernetes/cluster.yaml"
+	natsFile          = "../../deploy/nats/nats-server.conf"
+	haproxyFile       = "../../deploy/haproxy/haproxy.cfg"
 )
 
 // readYAML reads the documents of a file, as JSON would have them.
@@ -150,6 +154,9 @@ func TestCompose(t *testing.T) {
 			}
 		}
 		if dig(service, "image") != "duet" {
+			if strings.HasPrefix(name, "nats-") {
+				testComposeNATS(t, name, service)
+			}
 			if !regexp.MustCompile(`:v?\d+\.\d+\.\d+$`).MatchString(dig(service, "image").(string)) {
 				t.Errorf("%s: %s is not pinned", name, dig(service, "image"))
 			}
@@ -158,6 +165,12 @@ func TestCompose(t *testing.T) {
 		cfg := settingsOf(t, composeEnvironment(service))
 		if grace := seconds(t, dig(service, "stop_grace_period")); grace <= cfg.Drain {
 			t.Errorf("%s is killed after %s, and drains for %s", name, grace, cfg.Drain)
+		}
+		if cfg.clustered() { // behind the balancer
+			if len(ports) > 0 || !strings.Contains(readText(t, haproxyFile), fmt.Sprintf("server %s %[1]s%s\n", name, cfg.Addr)) {
+				t.Errorf("the balancer does not know %s at %s, or it is published: %v", name, cfg.Addr, ports)
+			}
+			continue
 		}
 		if _, port, _ := strings.Cut(string(cfg.Addr), ":"); dig(service, "network_mode") == nil && !slices.Contains(ports, any("127.0.0.1:8080:"+port)) {
 			t.Errorf("%s listens on %s, the published ports are %v", name, cfg.Addr, ports)
@@ -172,8 +185,44 @@ func TestCompose(t *testing.T) {
 	if cfg := settingsOf(t, composeEnvironment(services["lan"])); !cfg.TLSSelfSigned || cfg.TurnAddr == "" || cfg.DataDir != "/data" {
 		t.Errorf("lan: %+v", cfg)
 	}
+	wantAt(t, services["balancer"], []any{"127.0.0.1:8090:8080"}, "ports")
+	for _, name := range []string{"duet-1", "duet-2"} {
+		node := settingsOf(t, composeEnvironment(services[name]))
+		if string(node.NodeID) != name || node.TrustedProxies == nil {
+			t.Errorf("%s: %+v", name, node)
+		}
+		for i, at := range node.NATSURL {
+			if want := fmt.Sprintf("nats://duet:%v@nats-%d.nats", dig(services["nats-0"], "environment", "DUET_PASSWORD"), i); at != want {
+				t.Errorf("%s: %s, want %s", name, at, want)
+			}
+		}
+		// Prometheus finds it.
+		wantAt(t, services[name], dig(readYAML(t, prometheusFile)[0], "scrape_configs", 0, "dns_sd_configs", 0, "names"), "networks", "default", "aliases")
+		if port := dig(readYAML(t, prometheusFile)[0], "scrape_configs", 0, "dns_sd_configs", 0, "port"); string(node.AdminAddr) != fmt.Sprint(":", port) {
+			t.Errorf("%s: Prometheus asks port %v, not %s", name, port, node.AdminAddr)
+		}
+	}
 	cfg := settingsOf(t, composeEnvironment(services["duet"]))
 	wantAt(t, readYAML(t, prometheusFile)[0], "duet"+string(cfg.AdminAddr), "scrape_configs", 0, "static_configs", 0, "targets", 0)
+}
+
+// testComposeNATS checks one of the NATS servers.
+func testComposeNATS(t *testing.T, name string, service any) {
+	var environ []string
+	for k, v := range dig(service, "environment").(map[string]any) {
+		environ = append(environ, fmt.Sprintf("%s=%v", k, v))
+	}
+	options := natsOptions(t, environ)
+	if options.ServerName != name || options.StoreDir != "/data" {
+		t.Errorf("%s is called %s, and keeps its files in %s", name, options.ServerName, options.StoreDir)
+	}
+	wantAt(t, service, []any{name + ".nats"}, "networks", "default", "aliases")
+	wantAt(t, service, []any{"./deploy/nats:/etc/nats:ro", name + ":/data"}, "volumes")
+	wantAt(t, service, []any{"--config", "/etc/nats/nats-server.conf"}, "command")
+	wantAt(t, service, "SIGUSR2", "stop_signal")
+	if grace := seconds(t, dig(service, "stop_grace_period")); grace <= options.LameDuckDuration {
+		t.Errorf("%s is killed after %s, and needs %s", name, grace, options.LameDuckDuration)
+	}
 }
 
 // composeEnvironment is what a service gets where the user's environment is empty, with what its image sets.
@@ -193,6 +242,11 @@ func TestGrafanaProvisioning(t *testing.T) {
 	wantAt(t, source, "http://prometheus:9090", "datasources", 0, "url")
 	wantAt(t, source, dig(readYAML(t, prometheusFile)[0], "global", "scrape_interval"), "datasources", 0, "jsonData", "timeInterval")
 	folder := dig(readYAML(t, "../../deploy/grafana/provisioning/dashboards/duet.yml")[0], "providers", 0, "options", "path").(string)
+	rules := "./deploy/prometheus/alerts.yml:/etc/prometheus/alerts.yml:ro"
+	wantAt(t, readYAML(t, prometheusFile)[0], []any{filepath.Base(alertsFile)}, "rule_files")
+	if !slices.Contains(dig(services, "prometheus", "volumes").([]any), any(rules)) {
+		t.Errorf("Prometheus does not get %s", rules)
+	}
 	dashboard := dig(services, "grafana", "environment", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH").(string)
 	if filepath.Dir(dashboard) != folder || !slices.Contains(dig(services, "grafana", "volumes").([]any), any("./deploy/grafana/duet.json:"+dashboard+":ro")) {
 		t.Errorf("the dashboard is at %s, Grafana looks in %s", dashboard, folder)
@@ -266,20 +320,52 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
-func TestKubernetes(t *testing.T) {
+// readKubernetes reads a manifest's objects, by kind and name.
+func readKubernetes(t *testing.T, path string) map[string]any {
+	t.Helper()
 	objects := map[string]any{}
-	for _, document := range readYAML(t, kubernetesFile) {
-		kind, _ := dig(document, "kind").(string)
-		objects[kind] = document
-		wantAt(t, document, "duet", "metadata", "name")
+	for _, document := range readYAML(t, path) {
+		key := fmt.Sprint(dig(document, "kind"), "/", dig(document, "metadata", "name"))
+		if objects[key] != nil {
+			t.Errorf("%s is there twice", key)
+		}
+		objects[key] = document
 	}
-	pod := dig(objects["Deployment"], "spec", "template", "spec")
-	container := dig(pod, "containers", 0)
-	var environ []string
+	return objects
+}
+
+// environmentOf is what a container gets; values from elsewhere are stand-ins.
+func environmentOf(container any) (environ []string) {
+	var known []string // pairs for a replacer
 	for _, v := range dig(container, "env").([]any) {
-		environ = append(environ, fmt.Sprintf("%v=%v", dig(v, "name"), dig(v, "value")))
+		name, value := dig(v, "name").(string), "stand-in"
+		if plain := dig(v, "value"); plain != nil {
+			value = strings.NewReplacer(known...).Replace(fmt.Sprint(plain))
+		}
+		known = append(known, "$("+name+")", value)
+		environ = append(environ, name+"="+value)
 	}
-	cfg := settingsOf(t, environ)
+	return environ
+}
+
+func TestKubernetes(t *testing.T) {
+	for _, path := range []string{kubernetesFile, kubernetesCluster} {
+		t.Run(filepath.Base(path), func(t *testing.T) { testDuetPods(t, readKubernetes(t, path)) })
+	}
+	single, several := readKubernetes(t, kubernetesFile), readKubernetes(t, kubernetesCluster)
+	wantAt(t, single["Deployment/duet"], 1, "spec", "replicas")
+	wantAt(t, single["Deployment/duet"], "Recreate", "spec", "strategy", "type")
+	wantAt(t, several["Deployment/duet"], map[string]any{"maxSurge": 1, "maxUnavailable": 0}, "spec", "strategy", "rollingUpdate")
+}
+
+// testDuetPods checks what a manifest says of duet itself.
+func testDuetPods(t *testing.T, objects map[string]any) {
+	pod := dig(objects["Deployment/duet"], "spec", "template", "spec")
+	container := dig(pod, "containers", 0)
+	cfg := settingsOf(t, environmentOf(container))
+	if clustered := dig(objects["Deployment/duet"], "spec", "replicas") != 1; clustered != cfg.clustered() {
+		t.Errorf("more than one replica: %v, one of several nodes: %v", clustered, cfg.clustered())
+	}
 
 	ports := map[string]string{}
 	for _, p := range dig(container, "ports").([]any) {
@@ -294,42 +380,118 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("it is killed after %s, and takes %s before it drains for %s", grace, before, cfg.Drain)
 	}
 	server := startServer(t)
-	for _, probe := range []string{"livenessProbe", "readinessProbe"} {
+	for _, probe := range []string{"startupProbe", "livenessProbe", "readinessProbe"} {
+		if dig(container, probe) == nil && probe == "startupProbe" {
+			continue
+		}
 		path, _ := dig(container, probe, "httpGet", "path").(string)
 		if status, _ := get(t, strings.TrimSuffix(server.page, "/")+path); status != 200 {
 			t.Errorf("%s: %s answers %d", probe, path, status)
 		}
 		wantAt(t, container, "http", probe, "httpGet", "port")
 	}
+	testHardened(t, pod)
+	wantAt(t, pod, false, "enableServiceLinks") // a Service called duet makes DUET_PORT and others
+
+	testSelectors(t, objects, "Deployment/duet", "Service/duet", "PodDisruptionBudget/duet", "NetworkPolicy/duet")
+	wantAt(t, objects["Service/duet"], "http", "spec", "ports", 0, "targetPort")
+	backend := dig(objects["Ingress/duet"], "spec", "rules", 0, "http", "paths", 0, "backend", "service")
+	wantAt(t, backend, "duet", "name")
+	wantAt(t, backend, dig(objects["Service/duet"], "spec", "ports", 0, "name"), "port", "name")
+	// With one replica, less would keep nodes of Kubernetes from being drained.
+	wantAt(t, objects["PodDisruptionBudget/duet"], 1, "spec", "maxUnavailable")
+}
+
+// testHardened wants a pod that can do as little as possible.
+func testHardened(t *testing.T, pod any) {
+	t.Helper()
 	wantAt(t, pod, true, "securityContext", "runAsNonRoot")
 	wantAt(t, pod, 65532, "securityContext", "runAsUser")
-	wantAt(t, pod, false, "enableServiceLinks") // a Service called duet makes DUET_PORT and others
 	wantAt(t, pod, false, "automountServiceAccountToken")
-	wantAt(t, container, true, "securityContext", "readOnlyRootFilesystem")
-	wantAt(t, container, false, "securityContext", "allowPrivilegeEscalation")
-	wantAt(t, container, []any{"ALL"}, "securityContext", "capabilities", "drop")
-
-	labels := dig(objects["Deployment"], "spec", "template", "metadata", "labels")
-	for kind, path := range map[string][]any{
-		"Deployment":          {"spec", "selector", "matchLabels"},
-		"Service":             {"spec", "selector"},
-		"PodDisruptionBudget": {"spec", "selector", "matchLabels"},
-		"NetworkPolicy":       {"spec", "podSelector", "matchLabels"},
-	} {
-		wantAt(t, objects[kind], labels, path...)
+	for _, container := range dig(pod, "containers").([]any) {
+		wantAt(t, container, true, "securityContext", "readOnlyRootFilesystem")
+		wantAt(t, container, false, "securityContext", "allowPrivilegeEscalation")
+		wantAt(t, container, []any{"ALL"}, "securityContext", "capabilities", "drop")
 	}
-	wantAt(t, objects["Service"], "http", "spec", "ports", 0, "targetPort")
-	backend := dig(objects["Ingress"], "spec", "rules", 0, "http", "paths", 0, "backend", "service")
-	wantAt(t, backend, "duet", "name")
-	wantAt(t, backend, dig(objects["Service"], "spec", "ports", 0, "name"), "port", "name")
-	if replicas, allowed := dig(objects["Deployment"], "spec", "replicas"), dig(objects["PodDisruptionBudget"], "spec", "maxUnavailable"); replicas != 1 || allowed != 1 {
-		t.Errorf("%v replicas, of which %v may be away: with one, less would keep nodes from being drained", replicas, allowed)
+}
+
+// testSelectors wants what belongs to the pods of workload to select them by their labels.
+func testSelectors(t *testing.T, objects map[string]any, workload string, others ...string) {
+	t.Helper()
+	labels := dig(objects[workload], "spec", "template", "metadata", "labels")
+	wantAt(t, objects[workload], labels, "spec", "selector", "matchLabels")
+	paths := map[string][]any{
+		"Service": {"spec", "selector"}, "PodDisruptionBudget": {"spec", "selector", "matchLabels"}, "NetworkPolicy": {"spec", "podSelector", "matchLabels"}}
+	for _, name := range others {
+		kind, _, _ := strings.Cut(name, "/")
+		wantAt(t, objects[name], labels, paths[kind]...)
+	}
+	spread, _ := dig(objects[workload], "spec", "template", "spec", "topologySpreadConstraints").([]any)
+	for _, constraint := range spread {
+		wantAt(t, constraint, labels, "labelSelector", "matchLabels")
+	}
+}
+
+// TestKubernetesNATS checks the NATS servers of the cluster's manifest against the files of deploy/nats, which
+// TestNATSConfiguration starts.
+func TestKubernetesNATS(t *testing.T) {
+	objects := readKubernetes(t, kubernetesCluster)
+	for _, name := range []string{"nats-server.conf", "permissions.conf"} {
+		wantAt(t, objects["ConfigMap/nats"], readText(t, "../../deploy/nats/"+name), "data", name)
+	}
+	set := objects["StatefulSet/nats"]
+	pod := dig(set, "spec", "template", "spec")
+	container := dig(pod, "containers", 0)
+	testHardened(t, pod)
+	testSelectors(t, objects, "StatefulSet/nats", "Service/nats", "PodDisruptionBudget/nats", "NetworkPolicy/nats")
+	wantAt(t, set, dig(objects["Service/nats"], "metadata", "name"), "spec", "serviceName")
+	wantAt(t, set, 3, "spec", "replicas")
+	wantAt(t, objects["PodDisruptionBudget/nats"], 1, "spec", "maxUnavailable")
+
+	options := natsOptions(t, environmentOf(container))
+	names := map[string]any{}
+	for _, p := range dig(container, "ports").([]any) {
+		names[dig(p, "name").(string)] = dig(p, "containerPort")
+	}
+	if names["client"] != options.Port || names["route"] != options.Cluster.Port || names["monitor"] != options.HTTPPort {
+		t.Errorf("ports %v, the file says %d, %d and %d", names, options.Port, options.Cluster.Port, options.HTTPPort)
+	}
+	if len(options.Routes) != dig(set, "spec", "replicas") {
+		t.Errorf("routes: %v", options.Routes)
+	}
+	for i, route := range options.Routes {
+		if want := fmt.Sprintf("nats-%d.nats:%d", i, options.Cluster.Port); route.Host != want {
+			t.Errorf("route %s, want %s", route.Host, want)
+		}
+	}
+	if grace := time.Duration(dig(pod, "terminationGracePeriodSeconds").(int)) * time.Second; grace <= options.LameDuckDuration {
+		t.Errorf("it is killed after %s, and needs %s", grace, options.LameDuckDuration)
+	}
+	mounts := fmt.Sprint(dig(container, "volumeMounts"))
+	if !strings.Contains(mounts, "mountPath:"+options.StoreDir) || !strings.Contains(mounts, "mountPath:/etc/nats") {
+		t.Errorf("mounts: %v", mounts)
+	}
+	secrets := dig(objects["Secret/nats"], "stringData").(map[string]any)
+	pods := []any{container, dig(objects["Deployment/duet"], "spec", "template", "spec", "containers", 0)}
+	for _, c := range pods {
+		for _, v := range dig(c, "env").([]any) {
+			if key, ok := dig(v, "valueFrom", "secretKeyRef", "key").(string); ok && secrets[key] == nil {
+				t.Errorf("the secret has no %s", key)
+			}
+		}
+	}
+	// The nodes know all of the servers.
+	cfg := settingsOf(t, environmentOf(pods[1]))
+	for i, at := range cfg.NATSURL {
+		if want := fmt.Sprintf("nats://duet:stand-in@nats-%d.nats", i); at != want {
+			t.Errorf("%s, want %s", at, want)
+		}
 	}
 }
 
 // TestOperatorsDocs looks up what the pages name: files, settings, make targets.
 func TestOperatorsDocs(t *testing.T) {
-	for _, name := range []string{"deploy.md", "observe.md", "proxies.md"} {
+	for _, name := range []string{"cluster.md", "deploy.md", "observe.md", "operator.md", "proxies.md"} {
 		text := readText(t, "../../docs/"+name)
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
 			if _, err := os.Stat("../../docs/" + m[1]); err != nil {
@@ -337,7 +499,7 @@ func TestOperatorsDocs(t *testing.T) {
 			}
 		}
 		for _, m := range regexp.MustCompile(`DUET_[A-Z_]+[A-Z]`).FindAllString(text, -1) {
-			if len(unknownSettings([]string{m + "=x"})) > 0 {
+			if !slices.Contains(natsVariables, m) && len(unknownSettings([]string{m + "=x"})) > 0 {
 				t.Errorf("%s: %s is not a setting", name, m)
 			}
 		}

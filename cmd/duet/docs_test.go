@@ -24,6 +24,7 @@ const (
 	protocolDoc  = "../../docs/protocol.md"
 	operatorDoc  = "../../docs/operator.md"
 	tokensDoc    = "../../docs/tokens.md"
+	clusterDoc   = "../../docs/cluster.md"
 	asyncapiDoc  = "../../docs/asyncapi.yaml"
 	schemaFile   = "../../static/protocol.json"
 	examplesFile = "../../signaling/testdata/examples.json"
@@ -33,7 +34,7 @@ const (
 
 func TestDocumentsPlayed(t *testing.T) {
 	schemas := loadSchemas(t)
-	for _, path := range []string{protocolDoc, readme, operatorDoc, tokensDoc} {
+	for _, path := range []string{protocolDoc, readme, operatorDoc, tokensDoc, clusterDoc} {
 		for _, s := range readScripts(t, path) {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
@@ -342,13 +343,13 @@ func TestSettingsTables(t *testing.T) {
 // TestMetricsTable compares the README's metrics with those that the code registers.
 func TestMetricsTable(t *testing.T) {
 	want, have := map[string]bool{}, map[string]bool{}
-	for _, dir := range []string{"../../signaling", "../../httpapi", "../../httpapi/*", "."} {
+	for _, dir := range []string{"../../signaling", "../../signaling/*", "../../httpapi", "../../httpapi/*", "."} {
 		files, err := filepath.Glob(dir + "/*.go")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range files {
-			for _, m := range regexp.MustCompile(`Name: +"(duet_\w+)"`).FindAllStringSubmatch(readText(t, f), -1) {
+			for _, m := range regexp.MustCompile(`(?:Name: +|counter\(|gauge\()"(duet_\w+)"`).FindAllStringSubmatch(readText(t, f), -1) {
 				want[m[1]] = true
 			}
 		}

@@ -261,7 +261,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-func hostOf(t *testing.T, address string) string {
+func hostOf(t testing.TB, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {

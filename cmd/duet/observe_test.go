@@ -25,7 +25,10 @@ import (
 	"github.com/coder/websocket"
 )
 
-const dashboardFile = "../../deploy/grafana/duet.json"
+const (
+	dashboardFile = "../../deploy/grafana/duet.json"
+	alertsFile    = "../../deploy/prometheus/alerts.yml"
+)
 
 // A dashboard is what Grafana reads, as far as it matters here.
 type dashboard struct {
@@ -57,25 +60,26 @@ func concrete(expr, window string) string {
 	return strings.NewReplacer("$__rate_interval", window, "$__range", window).Replace(expr)
 }
 
-// startObserved starts a server with its operator's side and a relay. It does not ping: playCall's clients
-// read nothing while their people pause.
-func startObserved(t testing.TB) (s *server, operator string) {
+// startObserved starts two nodes that are one, with their operators' sides and relays. They do not ping:
+// playCall's clients read nothing while their people pause.
+func startObserved(t testing.TB) pair {
 	t.Helper()
-	operator = freeAddr(t)
-	return startServer(t, "DUET_ADMIN_ADDR="+operator, "DUET_TURN_ADDR=127.0.0.1:0", "DUET_PING_INTERVAL=10m", "DUET_JOIN_RATE=100000", "DUET_MAX_CONNECTIONS_PER_IP=10000"), operator
+	return startPair(t, "DUET_NATS_URL="+startNATS(t, nil).ClientURL(), "DUET_NATS_REPLICAS=1", "DUET_RENEW=2s",
+		"DUET_TURN_ADDR=127.0.0.1:0", "DUET_PING_INTERVAL=10m", "DUET_JOIN_RATE=100000", "DUET_MAX_CONNECTIONS_PER_IP=10000")
 }
 
 // TestDashboardMetrics wants each metric and label of the dashboard in /metrics. It is a scan, not a parser.
 func TestDashboardMetrics(t *testing.T) {
-	s, operator := startObserved(t)
+	p := startObserved(t)
 	for n := range 4 {
-		if err := playCall(t.Context(), s, n, func(time.Duration) {}); err != nil {
+		if err := playCall(t.Context(), p, n, func(time.Duration) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, text := get(t, "http://"+operator+"/metrics")
+	_, text := get(t, p.a.admin+"/metrics")
+	_, others := get(t, p.b.admin+"/metrics")
 	labels := map[string]map[string]bool{"up": {}} // of metrics
-	for _, m := range regexp.MustCompile(`(?m)^(\w+)(?:\{(.*)\})? \S+$`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)(?:\{(.*)\})? \S+$`).FindAllStringSubmatch(text+others, -1) {
 		if labels[m[1]] == nil {
 			labels[m[1]] = map[string]bool{"job": true, "instance": true} // which Prometheus adds
 		}
@@ -112,6 +116,11 @@ func TestDashboardMetrics(t *testing.T) {
 			t.Errorf("%s is not described", p.Title)
 		}
 	}
+	for _, name := range metric.FindAllString(readText(t, alertsFile), -1) {
+		if labels[name] == nil {
+			t.Errorf("%s: there is no metric %s", alertsFile, name)
+		}
+	}
 	for _, name := range []string{"duet_join_seconds_bucket", "duet_answer_seconds_bucket", "duet_connect_seconds_bucket",
 		"duet_reports_total", "duet_resumes_total", "duet_errors_total", "duet_rooms", "duet_seats", "duet_ring_bytes"} {
 		if !used[name] {
@@ -123,8 +132,8 @@ func TestDashboardMetrics(t *testing.T) {
 // ---- traffic
 
 // playCall has two clients meet, negotiate and report, as browsers do, with the accidents of its number n:
-// a failed connection, a third who finds the room full, a lost connection. pause lets time pass.
-func playCall(ctx context.Context, s *server, n int, pause func(time.Duration)) error {
+// a failed connection, a third who finds the room full, a lost connection. They come to the two nodes in turn. pause lets time pass.
+func playCall(ctx context.Context, p pair, n int, pause func(time.Duration)) error {
 	room := fmt.Sprintf("call-%d-%s", n, randomText())
 	session := [2]string{"A-" + randomText() + randomText(), "B-" + randomText() + randomText()}
 	var ends [2]*websocket.Conn
@@ -159,7 +168,7 @@ func playCall(ctx context.Context, s *server, n int, pause func(time.Duration)) 
 		return ends[i].Write(ctx, websocket.MessageText, fmt.Appendf(nil, format, args...))
 	}
 	join := func(i, attempt int, members string) error {
-		ws, _, err := websocket.Dial(ctx, s.page+"ws", &websocket.DialOptions{Subprotocols: []string{"duet.v1"}})
+		ws, _, err := websocket.Dial(ctx, []*server{p.a, p.b}[(n+i+attempt)%2].page+"ws", &websocket.DialOptions{Subprotocols: []string{"duet.v1"}})
 		if err != nil {
 			return err
 		}
@@ -205,7 +214,7 @@ func playCall(ctx context.Context, s *server, n int, pause func(time.Duration)) 
 			if n%4 != 1 {
 				return nil
 			}
-			ws, _, err := websocket.Dial(ctx, s.page+"ws", nil)
+			ws, _, err := websocket.Dial(ctx, p.b.page+"ws", nil)
 			if err != nil {
 				return err
 			}
@@ -261,14 +270,14 @@ type prometheusServer struct {
 
 // startPrometheus starts one with the product's configuration: only where duet is, and how often it is
 // asked, are changed.
-func startPrometheus(t testing.TB, operator, interval string) *prometheusServer {
+func startPrometheus(t testing.TB, nodes pair, interval string) *prometheusServer {
 	t.Helper()
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Skip("prometheus is not installed: the dashboard's queries are scanned, not evaluated (make need-proxies installs it)")
 	}
 	text := readText(t, prometheusFile)
-	for from, to := range map[string]string{`"duet:9091"`: strconv.Quote(operator), "scrape_interval: 5s": "scrape_interval: " + interval} {
+	for from, to := range map[string]string{`"duet:9091"`: strconv.Quote(hostOf(t, nodes.a.admin)) + ", " + strconv.Quote(hostOf(t, nodes.b.admin)), "scrape_interval: 5s": "scrape_interval: " + interval} {
 		if !strings.Contains(text, from) {
 			t.Fatalf("%s: %q is not there any more", prometheusFile, from)
 		}
@@ -276,8 +285,10 @@ func startPrometheus(t testing.TB, operator, interval string) *prometheusServer 
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{path: text, filepath.Join(dir, "alerts.yml"): readText(t, alertsFile)} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	addr := freeAddr(t)
 	p := &prometheusServer{t, "http://" + addr}
@@ -359,12 +370,12 @@ func (p *prometheusServer) awaitAtLeast(expr string, least float64) {
 // TestDashboardInPrometheus has Prometheus evaluate every query of the dashboard over real traffic.
 func TestDashboardInPrometheus(t *testing.T) {
 	t.Parallel() // Prometheus takes 5 s to look for its targets
-	s, operator := startObserved(t)
-	p := startPrometheus(t, operator, "100ms")
+	nodes := startObserved(t)
+	p := startPrometheus(t, nodes, "100ms")
 	const calls, joins = 8, 20 // two each, and four that come back
 	play := func() {
 		for n := range calls {
-			if err := playCall(t.Context(), s, n, func(time.Duration) {}); err != nil {
+			if err := playCall(t.Context(), nodes, n, func(time.Duration) {}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -373,7 +384,7 @@ func TestDashboardInPrometheus(t *testing.T) {
 	p.awaitAtLeast("sum(duet_join_seconds_count)", joins)
 	play() // so that there is something to see an increase from
 	p.awaitAtLeast("sum(duet_join_seconds_count)", 2*joins)
-	p.awaitAtLeast(`count_over_time(up{job="duet"}[1m])`, 3)
+	p.awaitAtLeast(`min(count_over_time(up{job="duet"}[1m]))`, 3)
 	for _, panel := range readDashboard(t).Panels {
 		for _, target := range panel.Targets {
 			got := p.query(concrete(target.Expr, "1m"))
@@ -409,8 +420,8 @@ func TestDashboardPicture(t *testing.T) {
 		length  = 4 * time.Minute
 		callers = 24 // calls at once
 	)
-	s, operator := startObserved(t)
-	p := startPrometheus(t, operator, "1s")
+	nodes := startObserved(t)
+	p := startPrometheus(t, nodes, "1s")
 	began := time.Now()
 	ctx, enough := context.WithTimeout(t.Context(), length)
 	defer enough()
@@ -425,7 +436,7 @@ func TestDashboardPicture(t *testing.T) {
 		calls.Go(func() {
 			pause(time.Duration(n) * time.Second)
 			for ctx.Err() == nil {
-				if err := playCall(ctx, s, rand.IntN(64), pause); err != nil && ctx.Err() == nil {
+				if err := playCall(ctx, nodes, rand.IntN(64), pause); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 			}

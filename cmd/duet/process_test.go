@@ -22,12 +22,18 @@ import (
 	"github.com/coder/websocket"
 )
 
-// asDuet, set in the environment, makes the test binary behave as duet.
-const asDuet = "TEST_BINARY_IS_DUET"
+// Each, set in the environment, makes the test binary behave as another program.
+const (
+	asDuet = "TEST_BINARY_IS_DUET"
+	asNATS = "TEST_BINARY_IS_NATS_SERVER"
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asDuet) != "" {
+	switch {
+	case os.Getenv(asDuet) != "":
 		main()
+	case os.Getenv(asNATS) != "":
+		natsMain()
 	}
 	os.Exit(m.Run())
 }
@@ -133,7 +139,7 @@ func (s *transcript) await(t *testing.T, want *regexp.Regexp) string {
 }
 
 // get returns status and body of a GET.
-func get(t *testing.T, url string) (int, string) {
+func get(t testing.TB, url string) (int, string) {
 	t.Helper()
 	res, err := http.Get(url)
 	if err != nil {

@@ -99,14 +99,7 @@ func (p *proxy) port() string {
 // startProxy starts one in front of the duet at root, and of another with a base path. Both are host:port.
 func startProxy(t *testing.T, kind proxyKind, root, subpath string, impatient bool) *proxy {
 	t.Helper()
-	binary, err := exec.LookPath(kind.binary)
-	if err != nil {
-		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // which is not in everybody's PATH
-			if _, err := os.Stat(filepath.Join(dir, kind.binary)); err == nil {
-				binary = filepath.Join(dir, kind.binary)
-			}
-		}
-	}
+	binary := lookDaemon(kind.binary)
 	if binary == "" {
 		t.Skipf("%s is not installed: docs/proxies/%s is not tried (make need-proxies installs it)", kind.binary, kind.file)
 	}
@@ -146,7 +139,9 @@ func startDaemon(t testing.TB, command *exec.Cmd, dir string, ready func() bool)
 	t.Helper()
 	said := &transcript{changed: make(chan struct{})}
 	command.Dir, command.Stdout, command.Stderr = dir, said, said
-	command.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	if command.Env == nil {
+		command.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	}
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,16 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	}
 	defer secure.Close()
 	beside := newOversight(cfg, log, reg)
+	nodes, err := joinCluster(ctx, cfg, log, reg)
+	if err != nil {
+		if ctx.Err() != nil { // while it waited for NATS
+			return nil
+		}
+		return err
+	}
+	defer nodes.close()
 	rooms := cfg.hub()
+	nodes.settle(cfg, &rooms)
 	beside.policy(cfg, &rooms.Policy)
 	turn, err := startRelay(ctx, cfg, secure.certificates(), log, reg)
 	if err != nil {
@@ -57,7 +66,7 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	}
 	defer turn.Close()
 	turn.policy(&rooms.Policy)
-	hub := signaling.NewHub(rooms, signaling.NewLocalDirectory(), log, reg)
+	hub := signaling.NewHub(rooms, nodes.directory(), log, reg)
 	api := httpapi.New(cfg.api(), hub, static.Files, log, reg)
 	site := newServer(secure.handler(api.Handler()), log)
 	site.ReadTimeout, site.WriteTimeout = requestTimeout, requestTimeout // an upgraded socket sheds both
@@ -68,10 +77,21 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, working := errgroup.WithContext(working)
+	belonging, part := context.WithCancel(context.WithoutCancel(working)) // to the cluster, until the last room is gone
+	defer part()
 	group.Go(func() error {
 		defer beside.close(cfg.Drain / 20) // after the last room
+		defer part()
 		return untilDone(hub.Run(working))
 	})
+	group.Go(func() error {
+		if err := untilDone(nodes.run(belonging, hub)); err != nil {
+			return err
+		}
+		nodes.leave(cfg.Drain / 20)
+		return nil
+	})
+	group.Go(func() error { return nodes.untilLost(belonging) })
 	group.Go(func() error { return untilDone(beside.run(working)) })
 	group.Go(func() error { return untilDone(site.Serve(secure.over(public))) })
 	group.Go(func() error { return secure.run(working) })
@@ -85,7 +105,7 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 		case <-ctx.Done():
 		case <-working.Done(): // something above failed
 		}
-		drain(ctx, cfg.Drain, api, site, log)
+		drain(ctx, cfg.Drain, api, hub, nodes, site, log)
 		return nil
 	})
 
@@ -115,13 +135,16 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// drain ends the service in order: not ready, WebSockets closed with 1012, requests under way finished.
+// drain ends the service in order: not ready, rooms handed over to other nodes where there are any,
+// WebSockets closed with 1012, requests under way finished.
 // After nine tenths of within it cuts what is left.
-func drain(ctx context.Context, within time.Duration, api *httpapi.API, site *http.Server, log *slog.Logger) {
+func drain(ctx context.Context, within time.Duration, api *httpapi.API, hub *signaling.Hub, nodes *cluster, site *http.Server, log *slog.Logger) {
 	open := api.Connections()
 	log.Info("draining; a second signal ends at once", "connections", open, "within", within.String())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within*9/10)
 	defer cancel()
+	api.Withdraw()
+	nodes.handOver(ctx, hub, within*2/5)
 	if err := api.Drain(ctx, min(time.Duration(open)*closeEvery, within/2)); err != nil {
 		log.Warn("connections cut: DUET_DRAIN is over", "connections", api.Connections())
 	}

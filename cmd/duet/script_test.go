@@ -88,7 +88,7 @@ func readScripts(t testing.TB, path string) []script {
 // one.
 func (st *step) takes(text string) bool {
 	switch begun, open := strings.CutSuffix(st.text, `\`); {
-	case st.verb != "$" || strings.HasPrefix(text, "$ ") || stepLine.MatchString(text):
+	case st.verb != "$" || strings.HasPrefix(text, "$ ") || strings.HasSuffix(text, " gets SIGTERM)") || stepLine.MatchString(text):
 		return false
 	case open:
 		st.text = begun + text
@@ -102,7 +102,7 @@ func parseStep(text string) (step, error) {
 	if command, ok := strings.CutPrefix(text, "$ "); ok {
 		return step{verb: "$", text: command}, nil
 	}
-	if text == "(the server gets SIGTERM)" {
+	if text == "(the server gets SIGTERM)" || text == "(node a gets SIGTERM)" {
 		return step{text: text}, nil
 	}
 	m := stepLine.FindStringSubmatch(text)
@@ -153,7 +153,8 @@ func codeBlocks(t testing.TB, path string) []block {
 type stage struct {
 	t       *testing.T
 	script  script
-	server  *server
+	nodes   []*server // one; or a and b, where the script has DUET_NATS_URL: B and what else is of b's is there
+	stopped bool      // the first one
 	schemas *schemas
 	clients map[string]*client
 	vars    map[string]string
@@ -175,20 +176,36 @@ func (s script) play(t *testing.T, schemas *schemas) {
 		}
 		env = append([]string{"DUET_ADMIN_ADDR=127.0.0.1:0"}, env...)
 	}
-	g := &stage{t: t, script: s, server: startServer(t, env...), schemas: schemas,
-		clients: map[string]*client{}, vars: map[string]string{}}
+	g := &stage{t: t, script: s, schemas: schemas, clients: map[string]*client{}, vars: map[string]string{}}
+	if i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, "DUET_NATS_URL=") }); i < 0 {
+		g.nodes = []*server{startServer(t, env...)}
+	} else {
+		env = slices.Clone(env)
+		env[i] = "DUET_NATS_URL=" + startNATS(t, nil).ClientURL()
+		both := startPair(t, env...)
+		g.nodes = []*server{both.a, both.b}
+	}
 	for i, st := range s.steps {
 		if st.verb == "$" {
 			g.run(st)
 			continue
 		}
 		if st.client == "" {
-			g.server.stop()
+			g.nodes[0].stop()
+			g.stopped = true
 			continue
 		}
 		g.play(st, g.expectsRefusal(i))
 	}
 	g.nothingElse()
+}
+
+// node is the one that a client comes to, as a balancer would have it.
+func (g *stage) node(client string) *server {
+	if last := len(g.nodes) - 1; client == "B" || g.stopped {
+		return g.nodes[last]
+	}
+	return g.nodes[0]
 }
 
 func (g *stage) fail(st step, format string, args ...any) {
@@ -210,7 +227,7 @@ func (g *stage) expectsRefusal(i int) bool {
 func (g *stage) play(st step, refused bool) {
 	c := g.clients[st.client]
 	if m := httpWord.FindStringSubmatch(st.text); m != nil {
-		_, status, _ := g.server.dial(g.t)
+		_, status, _ := g.node(st.client).dial(g.t)
 		if strconv.Itoa(status) != m[1] {
 			g.fail(st, "the handshake was answered with %d", status)
 		}
@@ -218,7 +235,7 @@ func (g *stage) play(st step, refused bool) {
 	}
 	if st.verb == "+" || c == nil {
 		var err error
-		if c, _, err = g.server.dial(g.t); err != nil {
+		if c, _, err = g.node(st.client).dial(g.t); err != nil {
 			g.fail(st, "%v", err)
 		}
 		g.clients[st.client] = c
@@ -329,7 +346,9 @@ func (g *stage) run(st step) {
 	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	const shell = `duet() { "$DUET_TEST_BINARY" "$@"; }; `
-	command := exec.CommandContext(ctx, "sh", "-c", shell+strings.ReplaceAll(st.text, "http://localhost:9091", g.server.admin))
+	text := strings.ReplaceAll(st.text, "http://localhost:9091", g.nodes[0].admin)
+	text = strings.ReplaceAll(text, "http://localhost:9092", g.nodes[len(g.nodes)-1].admin)
+	command := exec.CommandContext(ctx, "sh", "-c", shell+text)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.Env = append(os.Environ(), "DUET_TEST_BINARY="+os.Args[0], asDuet+"=1")
@@ -451,6 +470,7 @@ type server struct {
 	page  string // URL, ending in a slash
 	admin string // URL of the operator's side, without one; "" where it is off
 	stop  context.CancelFunc
+	ended chan struct{} // closed when it has ended
 }
 
 // startServer starts one that ends with the test. env are settings as NAME=value.
@@ -463,8 +483,11 @@ func startServer(t testing.TB, env ...string) *server {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	output := &announcement{page: make(chan string, 1)}
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, &cfg, env, descriptorLimit(), output) }()
+	ended, gone := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(gone)
+		ended <- run(ctx, &cfg, env, descriptorLimit(), output)
+	}()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -476,7 +499,7 @@ func startServer(t testing.TB, env ...string) *server {
 	})
 	select {
 	case page := <-output.page:
-		return &server{page: page, admin: output.admin, stop: stop}
+		return &server{page: page, admin: output.admin, stop: stop, ended: gone}
 	case err := <-ended:
 		ended <- nil
 		t.Fatalf("the server did not start: %v", err)

@@ -19,6 +19,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
 	"github.com/pion/turn/v4"
 )
 
@@ -33,6 +35,9 @@ var secretSettings = map[string]string{
 	"DUET_ADMIN_TOKEN":    marker + "-the-operators-token",
 	"DUET_WEBHOOK_URL":    "%s/" + marker + "?key=" + marker,
 	"DUET_WEBHOOK_SECRET": marker + "-the-secret-that-signs-webhooks",
+	"DUET_NATS_URL":       "nats://duet:" + marker + "@%n",
+	// Another build's, and in place of the one above: TestClusterSettings, and the tests of natsbus.
+	"DUET_NATS_EMBED_SECRET": "",
 }
 
 // TestNoSecretGetsOut starts duet with every secret set, has calls, the relay, the operator's API and
@@ -42,28 +47,32 @@ func TestNoSecretGetsOut(t *testing.T) {
 	t.Parallel()
 	said := &utterances{}
 	hooks := startFlakyReceiver(t, said)
+	nats := startNATS(t, func(o *natsserver.Options) { o.Username, o.Password = "duet", marker })
+	filled := strings.NewReplacer("%s", hooks, "%n", nats.Addr().String())
 	env := []string{"DUET_LOG_LEVEL=debug", "DUET_STUN=off", "DUET_TURN_ADDR=127.0.0.1:0", "DUET_TURN_PORTS=32000-33999", "DUET_DRAIN=2s"}
 	for i, s := range new(config).settings() {
 		value, tried := secretSettings[s.name]
 		switch {
 		case s.secret && !tried:
 			t.Errorf("%s is secret: give it a value here", s.name)
-		case !s.secret:
+		case !s.secret || value == "":
 		case i%2 == 0: // half of them come from files
 			path := filepath.Join(t.TempDir(), s.name)
-			if err := os.WriteFile(path, []byte(strings.Replace(value, "%s", hooks, 1)+"\n"), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte(filled.Replace(value)+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			env = append(env, s.name+fileSuffix+"="+path)
 		default:
-			env = append(env, s.name+"="+strings.Replace(value, "%s", hooks, 1))
+			env = append(env, s.name+"="+filled.Replace(value))
 		}
 	}
+	creds, seed := natsCredentials(t)
+	env = append(env, "DUET_NATS_REPLICAS=1", "DUET_NATS_CREDS_FILE="+creds)
 	p := spawn(t, nil, env...)
 	page, socket, operator := p.listening(t)
 	operator = strings.TrimSuffix(operator, "/metrics")
 
-	secrets := []string{marker, "aHVudGVyMi"} // as it is, and in base64
+	secrets := []string{marker, "aHVudGVyMi", seed} // as it is, and in base64
 	minted := said.tryOperator(t, operator)
 	good, joined := said.tryCall(t, socket, minted)
 	for _, token := range []string{minted, good} {
@@ -73,6 +82,7 @@ func TestNoSecretGetsOut(t *testing.T) {
 	said.tryHandshakes(t, page)
 	secrets = append(secrets, said.tryRelay(t, joined))
 	said.tryEvents(t, operator)
+	said.tryNATS(t, p, nats)
 	p.stderr.await(t, regexp.MustCompile(`(?s)(webhook: an attempt failed.*webhook: delivered again.*){3}`))
 	for _, path := range []string{"/metrics", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/api/rooms", "/api/rooms/demo"} {
 		said.request(t, http.MethodGet, operator+path, secretSettings["DUET_ADMIN_TOKEN"], "")
@@ -97,6 +107,69 @@ func TestNoSecretGetsOut(t *testing.T) {
 				t.Errorf("%s is in %s: …%s…", secret, u.where, u.text[max(0, at-100):min(len(u.text), at+100)])
 			}
 		}
+	}
+}
+
+// natsCredentials writes a credentials file, and returns its path and the seed in it.
+func natsCredentials(t *testing.T) (path, seed string) {
+	t.Helper()
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "duet.creds")
+	text := "-----BEGIN NATS USER JWT-----\n" + marker + "." + marker + "." + marker + "\n------END NATS USER JWT------\n\n" +
+		"-----BEGIN USER NKEY SEED-----\n" + string(key) + "\n------END USER NKEY SEED------\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, string(key)
+}
+
+// tryNATS cuts p's connection to NATS, and has nodes come that NATS does not let in: with a wrong password, and
+// with a wrong token.
+func (u *utterances) tryNATS(t *testing.T, p *process, nats *natsserver.Server) {
+	t.Helper()
+	connections, err := nats.Connz(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range connections.Conns {
+		if err := nats.DisconnectClientByID(c.Cid); err != nil {
+			t.Error(err)
+		}
+	}
+	p.stderr.await(t, regexp.MustCompile("connected to NATS again"))
+	var refused []*process
+	for _, who := range []string{"duet:" + marker + "-but-another-one", marker + "-a-token"} {
+		refused = append(refused, spawn(t, nil, "DUET_LOG_LEVEL=debug", "DUET_NATS_REPLICAS=1", "DUET_NATS_URL=nats://"+who+"@"+nats.Addr().String()))
+	}
+	// One that it lets in with a token, and which is cut off, too.
+	tokens := startNATS(t, func(o *natsserver.Options) { o.Authorization = marker + "-a-token" })
+	other := spawn(t, nil, "DUET_LOG_LEVEL=debug", "DUET_NATS_REPLICAS=1", "DUET_NATS_URL=nats://"+marker+"-a-token@"+tokens.Addr().String())
+	other.listening(t)
+	connections, err = tokens.Connz(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range connections.Conns {
+		if err := tokens.DisconnectClientByID(c.Cid); err != nil {
+			t.Error(err)
+		}
+	}
+	other.stderr.await(t, regexp.MustCompile("connected to NATS again"))
+	u.add("the log of one with a token", other.stderr.String())
+	for _, other := range refused {
+		other.stderr.await(t, regexp.MustCompile("(?i)NATS cannot be used yet.*authorization violation"))
+		if err := other.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		other.exit(t)
+		u.add("the log of one that NATS does not let in", other.stderr.String())
 	}
 }
 

@@ -158,7 +158,7 @@ func (c *config) makeDataDir(sub string) (string, error) {
 	if dir == "" {
 		user, err := os.UserConfigDir()
 		if err != nil {
-			return "", errors.New("DUET_DATA_DIR: set it to a folder that can be written: certificates are kept there")
+			return "", errors.New("DUET_DATA_DIR: set it to a folder that can be written: files are kept there")
 		}
 		dir = filepath.Join(user, "duet")
 	}
@@ -171,7 +171,7 @@ func (c *config) makeDataDir(sub string) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("DUET_DATA_DIR=%s: certificates are kept there, but it cannot be written: %w", dir, err)
+		return "", fmt.Errorf("DUET_DATA_DIR=%s: files are kept there, but it cannot be written: %w", dir, err)
 	}
 	return path, nil
 }
