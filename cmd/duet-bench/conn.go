@@ -13,6 +13,7 @@ type conn struct {
 	id   int
 	room string
 	peer *conn // the other one in the room
+	home int   // which of the network's addresses it dials
 
 	state  connState
 	dialed time.Time

@@ -47,6 +47,7 @@ type dialect interface {
 type duet struct {
 	path    string
 	session bool
+	keeps   bool // seats outlive the connection: clients come back to where they were
 }
 
 // ackEvery is the number of counted messages after which one is due (protocol section 5).
@@ -101,6 +102,7 @@ func (d duet) read(c *conn, p []byte) (event, error) {
 	var m struct {
 		Type, Code, Message, ID string
 		Resumed                 bool
+		Received                uint64
 	}
 	if err := json.Unmarshal(p, &m); err != nil {
 		return event{}, fmt.Errorf("reading %q: %w", p, err)
@@ -110,8 +112,13 @@ func (d duet) read(c *conn, p []byte) (event, error) {
 		if !d.session {
 			return event{kind: joined}, nil
 		}
-		if m.Resumed {
+		switch {
+		case m.Resumed && !d.keeps:
 			return event{}, errors.New("resumed a seat, but no server here keeps one: its process has ended")
+		case m.Resumed && m.Received != c.seqOut: // nobody who comes back here has something under way
+			return event{}, fmt.Errorf("back with %d messages handled of %d", m.Received, c.seqOut)
+		case m.Resumed:
+			return event{kind: joined, id: m.ID}, nil
 		}
 		c.seqIn, c.seqOut, c.since = 0, 0, c.attempt
 		return event{kind: joined, id: m.ID}, nil

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"duet/cmd/internal/natsproc"
 )
 
 // tiny is a plan whose trials end in some tenths of a second. The heartbeat mode is left out: it
@@ -16,6 +18,7 @@ var tiny = plan{
 	Idle: 20, Pairs: 5, InFlight: 4, relay: short, Rate: 1000, latency: short,
 	CallsAtOnce: 3, calls: short, growth: []int{3, 7}, GrowthRate: 1000, growing: short,
 	FrozenRooms: 5, FrozenPairs: 2, frozen: short, Clients: 20, Starts: 1,
+	ClusterRate: 500, hops: short, Claims: 20, drain: window{100 * time.Millisecond, time.Second, 1}, Takeovers: 10,
 }
 
 // buildDuet builds the server and returns it with the cores to run it on.
@@ -53,6 +56,56 @@ func TestTrials(t *testing.T) {
 	}
 }
 
+// Of several nodes: a message's way over each placement, joins that claim, a handover and a takeover.
+func TestClusterTrials(t *testing.T) {
+	sys, cores := buildDuet(t)
+	between := map[string]float64{} // NATS's CPU time of a message
+	for _, p := range placements {
+		tr := newTrial(t.Context(), &tiny, sys, 0, cores)
+		if err := tr.hop(p); err != nil {
+			t.Errorf("%s: %v", p.key, err)
+		}
+		look(t, tr, clusterKeys(p.key, "p50", "p99", "relay"))
+		between[p.key] = typical(tr.values[clusterKey("full-nats", p.key)])
+	}
+	if local := between["local"]; between["remote"] < 2*local || between["away"] < 2*local {
+		t.Errorf("NATS has as much to do between nodes as on one: %v", between)
+	}
+	tr := newTrial(t.Context(), &tiny, sys, 0, cores)
+	if err := tr.idle(placements[2]); err != nil {
+		t.Error(err)
+	}
+	if err := tr.claims(1); err != nil {
+		t.Error(err)
+	}
+	look(t, tr, clusterKeys("1", joinFigures...))
+	d := departure{20, 2 * time.Second}
+	if err := tr.depart(d); err != nil {
+		t.Error(err)
+	}
+	look(t, tr, clusterKeys(d.key(), drainFigures...))
+	if err := tr.takeover(); err != nil {
+		t.Error(err)
+	}
+	for _, column := range []string{"at-once", "backoff"} {
+		keys := clusterKeys(column, takeoverFigures...)
+		look(t, tr, keys)
+		if all := typical(tr.values[keys[2]]); all < 8 {
+			t.Errorf("%s: after %v s, before the lease can have ended", column, all)
+		}
+	}
+}
+
+// look sees that figures were noted.
+func look(t *testing.T, tr *trial, keys []string) {
+	t.Helper()
+	for _, key := range keys {
+		if v := typical(tr.values[key]); !(v > 0) {
+			t.Errorf("%s is %v", key, v)
+		}
+	}
+}
+
 // try runs a mode and looks for its figures.
 func try(t *testing.T, mode string, tr *trial) {
 	t.Helper()
@@ -83,8 +136,9 @@ func TestBaselineTrials(t *testing.T) {
 	}
 }
 
-// TestMain makes the test's binary the relays' as well.
+// TestMain makes the test's binary the relays' and the NATS servers' as well.
 func TestMain(m *testing.M) {
+	natsproc.Main()
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
 		main()
 	}

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An epollNetwork is one thread's event loop over plain TCP to one IPv4 loopback address. It costs
+// An epollNetwork is one thread's event loop over plain TCP to IPv4 loopback addresses. It costs
 // less for each message than Go's own poller does, so that the server is what is measured.
 type epollNetwork struct {
 	ctx    context.Context
 	ep     int
-	to     unix.SockaddrInet4
-	conns  []*conn // by file descriptor
+	to     []unix.SockaddrInet4 // by [conn.home]
+	conns  []*conn              // by file descriptor
 	dials  int32
 	events [256]unix.EpollEvent
 	buf    [256 << 10]byte
@@ -26,12 +26,16 @@ type epollNetwork struct {
 // server's port, and a closed connection holds its port for a minute.
 const sources = 16
 
-func newLocalNetwork(ctx context.Context, addr netip.AddrPort) (network, error) {
+func newLocalNetwork(ctx context.Context, addrs ...netip.AddrPort) (network, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &epollNetwork{ctx: ctx, ep: ep, to: unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}}, nil
+	n := &epollNetwork{ctx: ctx, ep: ep}
+	for _, addr := range addrs {
+		n.to = append(n.to, unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()})
+	}
+	return n, nil
 }
 
 func (n *epollNetwork) dial(c *conn) error {
@@ -56,7 +60,7 @@ func (n *epollNetwork) dial(c *conn) error {
 		return fmt.Errorf("bind: %w", err)
 	}
 	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: c.gen}
-	if err := unix.Connect(fd, &n.to); err != nil && err != unix.EINPROGRESS {
+	if err := unix.Connect(fd, &n.to[c.home]); err != nil && err != unix.EINPROGRESS {
 		n.close(c)
 		return fmt.Errorf("connect: %w", err)
 	}

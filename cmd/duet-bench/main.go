@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"duet/cmd/duet-bench/baseline"
+	"duet/cmd/internal/natsproc"
 )
 
 func main() {
+	natsproc.Main()
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
 		exit(baseline.Serve(os.Args[2], cmp.Or(os.Getenv(baseline.AddrVariable), anyPort), os.Stdout))
 	}
@@ -57,9 +59,10 @@ func parse(args []string) (options, error) {
 		fmt.Fprint(f.Output(), `duet-bench measures the duet server and four baselines side by side on this machine,
 or with -url a running deployment from outside.
 
-  duet-bench                              all modes, all systems: some 13 minutes
-  duet-bench -quick                       the same in some 3 minutes, rougher
+  duet-bench                              all modes, all systems: some 18 minutes
+  duet-bench -quick                       the same in some 5 minutes, rougher
   duet-bench -mode relay -system duet,gws
+  duet-bench -mode cluster                several nodes and NATS: some 5 minutes
   duet-bench -url wss://example.org/ws    connect, relay, latency, calls
 
 `)
@@ -176,7 +179,8 @@ func prepare(ctx context.Context, o options) (*bench, func(), error) {
 // is left out with a note.
 func (b *bench) build(ctx context.Context, w *workshop, names []string) error {
 	for _, name := range systemNames {
-		if !slices.Contains(names, name) {
+		needed := func(m mode) bool { return slices.Contains(m.systems, name) }
+		if !slices.Contains(names, name) || !slices.ContainsFunc(b.modes, needed) {
 			continue
 		}
 		b.log.line("building " + name)

@@ -29,6 +29,11 @@ type plan struct {
 	Clients     int           // of the restart mode
 	Down        time.Duration // from the server's end to its next start
 	Starts      int
+	ClusterRate int // messages a second of the cluster mode
+	hops        window
+	Claims      int               // joins of the cluster mode, each in a room of its own
+	drain       window            // of messages beside a handover
+	Takeovers   int               // rooms of a node that is killed
 	profile     map[string]window // by mode; the profile covers the measured part of it
 }
 
@@ -41,7 +46,9 @@ var full = plan{
 	heartbeats: 10_000, heartbeat: pingInterval,
 	FrozenRooms: 1000, FrozenPairs: 8, frozen: window{100 * time.Millisecond, 500 * time.Millisecond, 1},
 	Clients: 5000, Down: time.Second,
-	Starts:  20,
+	Starts:      20,
+	ClusterRate: 1000, hops: window{500 * time.Millisecond, time.Second, 3}, Claims: 3000,
+	drain: window{500 * time.Millisecond, 6 * time.Second, 1}, Takeovers: 200,
 	profile: profileWindows(6 * time.Second),
 }
 
@@ -54,7 +61,9 @@ var quick = plan{
 	heartbeats: 10_000, heartbeat: pingInterval,
 	FrozenRooms: 1000, FrozenPairs: 5, frozen: window{100 * time.Millisecond, 500 * time.Millisecond, 1},
 	Clients: 1000, Down: time.Second,
-	Starts:  5,
+	Starts:      5,
+	ClusterRate: 1000, hops: window{300 * time.Millisecond, time.Second, 2}, Claims: 1000,
+	drain: window{300 * time.Millisecond, 6 * time.Second, 1}, Takeovers: 100,
 	profile: profileWindows(3 * time.Second),
 }
 
@@ -113,6 +122,9 @@ var modes = []mode{
 		lasts: func(p *plan) time.Duration { return p.Down + 6*time.Second }},
 	{name: "start", what: "start to first answer", systems: overHTTP, metrics: keys("start"), run: (*trial).starting,
 		lasts: func(p *plan) time.Duration { return time.Duration(p.Starts) * 20 * time.Millisecond }},
+	{name: "cluster", what: "several nodes", systems: onlyDuet, metrics: func(v int) []string { return clusterTrials[v].keys }, run: (*trial).cluster,
+		variants: clusterVariants,
+		lasts:    func(*plan) time.Duration { return 7 * time.Second }}, // some 4 s most of them, 20 s a takeover
 	{name: "image", what: "container image", systems: onlyDuet, metrics: keys("image"), run: (*trial).image,
 		lasts: func(*plan) time.Duration { return 0 }},
 }

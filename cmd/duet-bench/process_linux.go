@@ -47,8 +47,15 @@ func pin(core int) error {
 	return nil
 }
 
-// startOn starts cmd on one core: a child inherits the affinity of the thread that forks it.
+// startOn starts cmd on one core.
 func startOn(core int, cmd *exec.Cmd) error {
+	// The kernel ends the child with its parent, however that ends.
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	return onCore(core, cmd.Start)
+}
+
+// onCore has f start processes on one core: a child inherits the affinity of the thread that forks it.
+func onCore(core int, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var own, set unix.CPUSet
@@ -60,9 +67,7 @@ func startOn(core int, cmd *exec.Cmd) error {
 		return fmt.Errorf("pinning to core %d: %w", core, err)
 	}
 	defer unix.SchedSetaffinity(0, &own)
-	// The kernel ends the child with its parent, however that ends.
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	return cmd.Start()
+	return f()
 }
 
 // cpuTime is the user and system time that a process has used, in all its threads. Read from its

@@ -213,7 +213,8 @@ func (r *report) write(w io.Writer, plot string) error {
 		"About": r.about, "Plan": r.plan, "Plot": plot, "Systems": r.described(),
 		"SystemTable": text(r.systemTable), "TargetTable": text(r.targetTable), "OwnTable": text(r.ownTable),
 		"GrowthTable": text(r.growthTable), "Remarks": text(r.remarkList), "InFlight": growthInFlight,
-		"Profiles": text(r.profileTable),
+		"Profiles": text(r.profileTable), "ClusterTables": text(r.clusterTables),
+		"DialsAtOnce": dialsAtOnce, "AtOnce": atOnce,
 	})
 }
 
@@ -246,7 +247,7 @@ func (r *report) described() string {
 
 // print writes the tables alone.
 func (r *report) print(w io.Writer) {
-	for _, table := range []func(io.Writer){r.systemTable, r.ownTable, r.growthTable, r.targetTable, r.profileTable, r.remarkList} {
+	for _, table := range []func(io.Writer){r.systemTable, r.ownTable, r.growthTable, r.clusterTables, r.targetTable, r.profileTable, r.remarkList} {
 		table(w)
 		fmt.Fprintln(w)
 	}

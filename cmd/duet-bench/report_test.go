@@ -20,6 +20,9 @@ func testReport() *report {
 	r.fail("calls", "duet", errors.New("7 calls began, 6 ended"))
 	r.add("growth/100", "duet", sample{value: 5})
 	r.add("growth/9000", "duet", sample{value: 5.5})
+	r.add("cluster-p50/alone", "duet", sample{value: 50})
+	r.add("cluster-p50/remote", "duet", sample{value: 120, disturbed: true})
+	r.fail("cluster-p50/away", "duet", errors.New("no NATS"))
 	return &report{results: r, systems: []*system{{name: "duet", what: "this"}, {name: "tcp", what: "the floor"}}, plan: quick, about: "a machine.",
 		profiles: []profiled{{"at saturation", "message", 8, map[string]float64{otherWork: 0.25, "rooms, seats, rings": 0.75}}}}
 }
@@ -36,6 +39,8 @@ func TestTables(t *testing.T) {
 		"| 160,000 | ≥ 150,000 | reached | ≥ 0.8 × plain TCP = 168,000 | **not reached** | ~210,000 |",
 		"| 1.10 × | ≤ 1.2 × | reached | – | – | – |",
 		"| **FAIL** | ≥ 3,200 | – | ≥ the gws relay | – | – |",
+		"| both clients on | no cluster | one node | two nodes | one node, room on another | bare NATS |\n|---|---|---|---|---|---|\n" +
+			"| µs at 1,000 messages/s, p50 | 50 | – | ~120 | **FAIL** | – |\n\n",
 		"| CPU µs and share | at saturation, a message |",
 		"| **all** | 8.0 |\n| rooms, seats, rings | 6.0 (75 %) |\n| everything else | 2.0 (25 %) |",
 		"- FAIL calls, duet: 7 calls began, 6 ended",

@@ -29,8 +29,23 @@ type herd struct {
 	s       *swarm
 	waiting []retry         // by time
 	tries   []int           // connections since the loss, by client
+	waits   []time.Duration // that the client chose itself, by client
 	back    []time.Duration // from began to each client's seat
 	began   time.Time
+	wait    func(c *conn, try int) time.Duration
+	home    int // where clients come back to
+}
+
+// newHerd is of clients of s that are about to lose their server, and go to home then.
+func newHerd(s *swarm, home int) *herd {
+	h := &herd{s: s, home: home, tries: make([]int, len(s.conns)), waits: make([]time.Duration, len(s.conns)), began: time.Now(), wait: jitter}
+	s.onLost, s.onJoined = h.lost, h.joined
+	return h
+}
+
+// jitter is the protocol's wait. A client's waits are the same in every system and run.
+func jitter(c *conn, try int) time.Duration {
+	return backoff(try, rand.New(rand.NewPCG(uint64(c.id), uint64(try))).Float64())
 }
 
 // A retry is one client's next try to connect.
@@ -61,8 +76,7 @@ func (t *trial) restart() error {
 	if err := s.fill(t.Clients/2, dialsAtOnce); err != nil {
 		return err
 	}
-	h := &herd{s: s, tries: make([]int, len(s.conns)), began: time.Now()}
-	s.onLost, s.onJoined = h.lost, h.joined
+	h := newHerd(s, 0)
 	srv.stop()
 	if err := h.until(time.Now().Add(t.Down), func() bool { return false }); err != nil {
 		return err
@@ -100,11 +114,12 @@ func (t *trial) restart() error {
 	return s.settle()
 }
 
-// lost puts a client's next try off. A client's waits are the same in every system and run.
+// lost puts a client's next try off.
 func (h *herd) lost(c *conn) {
-	random := rand.New(rand.NewPCG(uint64(c.id), uint64(h.tries[c.id]))).Float64()
-	r := retry{time.Now().Add(backoff(h.tries[c.id], random)), c}
+	wait := h.wait(c, h.tries[c.id])
 	h.tries[c.id]++
+	h.waits[c.id] += wait
+	r := retry{time.Now().Add(wait), c}
 	i, _ := slices.BinarySearchFunc(h.waiting, r, func(a, b retry) int { return cmp.Or(a.at.Compare(b.at), -1) })
 	h.waiting = slices.Insert(h.waiting, i, r)
 }
@@ -114,17 +129,26 @@ func (h *herd) joined(*conn, uint64) { h.back = append(h.back, time.Since(h.bega
 // until lets clients come back until done says so or the time is over.
 func (h *herd) until(end time.Time, done func() bool) error {
 	for h.s.err == nil && !done() && time.Now().Before(end) {
-		for len(h.waiting) > 0 && !time.Now().Before(h.waiting[0].at) {
-			c := h.waiting[0].c
-			h.waiting = h.waiting[1:]
-			c.renew()
-			if err := h.s.dial(c); err != nil {
-				return err
-			}
+		if err := h.dial(); err != nil {
+			return err
 		}
 		if err := h.s.net.poll(min(5*time.Millisecond, time.Until(end))); err != nil {
 			return err
 		}
 	}
 	return h.s.err
+}
+
+// dial has those connect whose wait is over.
+func (h *herd) dial() error {
+	for len(h.waiting) > 0 && !time.Now().Before(h.waiting[0].at) {
+		c := h.waiting[0].c
+		h.waiting = h.waiting[1:]
+		c.renew()
+		c.home = h.home
+		if err := h.s.dial(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }

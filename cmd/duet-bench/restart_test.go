@@ -21,11 +21,12 @@ func TestBackoff(t *testing.T) {
 // Clients wait in the order in which they are to try again.
 func TestHerdOrder(t *testing.T) {
 	s := &swarm{}
-	h := &herd{s: s, tries: make([]int, 100)}
 	for range 50 {
-		a, b := s.pair()
-		h.lost(a)
-		h.lost(b)
+		s.pair()
+	}
+	h := newHerd(s, 0)
+	for _, c := range s.conns {
+		h.lost(c)
 	}
 	if len(h.waiting) != 100 || !slices.IsSortedFunc(h.waiting, func(a, b retry) int { return a.at.Compare(b.at) }) {
 		t.Errorf("%d wait, not in order of time", len(h.waiting))

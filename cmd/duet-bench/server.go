@@ -26,13 +26,15 @@ type server struct {
 	admin string        // the URL of the operator's listener; "" = off
 	done  chan struct{} // closed when its output has ended
 	said  []string      // its first lines, for the error text
+
+	handed chan string // what it says once it has handed its rooms over
 }
 
 // startTimeout bounds the time until a server prints where it listens.
 const startTimeout = 20 * time.Second
 
 var (
-	listening = regexp.MustCompile(`://(127\.0\.0\.1:[0-9]+)`)
+	listening = regexp.MustCompile(`http://(127\.0\.0\.1:[0-9]+)`)
 	operating = regexp.MustCompile(`(http://127\.0\.0\.1:[0-9]+)/metrics`)
 )
 
@@ -44,7 +46,7 @@ type coreSet struct{ server, generator int }
 
 // start runs sys on the servers' core at addr and waits until it has said where it listens.
 func (sys *system) start(cores coreSet, addr string) (*server, error) {
-	srv := &server{sys: sys, cores: cores, cmd: exec.Command(sys.argv[0], sys.argv[1:]...), done: make(chan struct{})}
+	srv := &server{sys: sys, cores: cores, cmd: exec.Command(sys.argv[0], sys.argv[1:]...), done: make(chan struct{}), handed: make(chan string, 1)}
 	srv.cmd.Env = append(cleanEnviron(), "GOMAXPROCS=1")
 	srv.cmd.Env = append(srv.cmd.Env, sys.addrEnv+"="+addr)
 	srv.cmd.Env = append(srv.cmd.Env, sys.env...)
@@ -73,11 +75,12 @@ func (sys *system) start(cores coreSet, addr string) (*server, error) {
 	return nil, fmt.Errorf("starting %s: %w. It said:\n%s", sys.name, err, strings.Join(srv.said, "\n"))
 }
 
-// listen looks for the address in the server's output, then throws the rest away.
+// listen looks for the address in the server's output. Of the rest it keeps what is said of a handover.
 func (srv *server) listen(r io.ReadCloser, found chan<- netip.AddrPort) {
 	defer close(srv.done)
 	defer r.Close()
-	for lines := bufio.NewScanner(r); lines.Scan(); {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			if admin := operating.FindStringSubmatch(lines.Text()); admin != nil {
 				srv.admin = admin[1]
@@ -86,6 +89,11 @@ func (srv *server) listen(r io.ReadCloser, found chan<- netip.AddrPort) {
 			break
 		}
 		srv.said = append(srv.said, lines.Text())
+	}
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), `"msg":"rooms handed over"`) {
+			srv.handed <- lines.Text()
+		}
 	}
 	io.Copy(io.Discard, r)
 }

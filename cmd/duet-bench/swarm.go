@@ -26,6 +26,7 @@ type swarm struct {
 	d     dialect
 	host  string // the Host header
 	run   string // 12 characters that tell this run's rooms and sessions from another's
+	homes [2]int // of the first and the second one in a room
 	conns []*conn
 	dirty []*conn // with something to send
 	err   error   // the first failure
@@ -166,8 +167,8 @@ func (s *swarm) pollFor(d time.Duration) error {
 // pair adds two connections to one new room. It does not dial them.
 func (s *swarm) pair() (a, b *conn) {
 	room := fmt.Sprintf("bench-%s-%d", s.run, len(s.conns)/2)
-	a = &conn{s: s, id: len(s.conns), room: room, fd: -1}
-	b = &conn{s: s, id: a.id + 1, room: room, fd: -1, peer: a}
+	a = &conn{s: s, id: len(s.conns), room: room, fd: -1, home: s.homes[0]}
+	b = &conn{s: s, id: a.id + 1, room: room, fd: -1, peer: a, home: s.homes[1]}
 	a.peer = b
 	s.conns = append(s.conns, a, b)
 	return a, b
@@ -184,12 +185,17 @@ func (s *swarm) dial(c *conn) error {
 
 // fill opens rooms of two, atOnce connections at a time, until n more of them are full.
 func (s *swarm) fill(n, atOnce int) error {
-	goal := s.seats + 2*n
 	var waiting []*conn
 	for range n {
 		a, b := s.pair()
 		waiting = append(waiting, a, b)
 	}
+	return s.seat(waiting, atOnce)
+}
+
+// seat dials connections, atOnce at a time, until each has its seat.
+func (s *swarm) seat(waiting []*conn, atOnce int) error {
+	goal := s.seats + len(waiting)
 	for len(waiting) > 0 {
 		// goal-seats-waiting connections are on their way.
 		for len(waiting) > 0 && goal-s.seats-len(waiting) < atOnce {

@@ -13,9 +13,12 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"duet/cmd/internal/natsproc"
 )
 
 func main() {
+	natsproc.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -46,6 +49,7 @@ var modes = map[string]mode{
 	"kicks":   {"rooms of two whose clients lose their connections again and again while messages flow", newKicks},
 	"restart": {"thousands of clients whose server is killed, or told to end, and started again", newRestart},
 	"soak":    {"rooms come and go, well and badly behaved, for as long as it is told", newSoak},
+	"cluster": {"three nodes and three NATS servers, killed, stopped and cut off under load", newClusterStorm},
 }
 
 const usage = `duet-storm runs the duet server and treats its clients badly.
@@ -53,6 +57,7 @@ const usage = `duet-storm runs the duet server and treats its clients badly.
   duet-storm kicks   [flags]   rooms of two whose clients lose their connections again and again
   duet-storm restart [flags]   thousands of clients whose server ends and is started again
   duet-storm soak    [flags]   rooms come and go, well and badly behaved; -for 10m
+  duet-storm cluster [flags]   three nodes and three NATS servers, killed, stopped and cut off
 
 duet-storm MODE -h lists the flags.
 `
@@ -72,6 +77,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	w := &world{name: args[0], progress: progress}
 	f.Uint64Var(&w.seed, "seed", 1, "what is drawn at random follows from it; the order in time does not")
 	f.StringVar(&w.binary, "bin", "", "the server's binary (default: built from ./cmd/duet)")
+	f.StringVar(&w.logs, "logs", "", "a folder for the logs of the servers, a file for each process (default: they are dropped)")
 	s := m.make(f)
 	if err := f.Parse(args[1:]); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ type world struct {
 	seed     uint64
 	binary   string
 	folder   string // "" = nothing was built
+	logs     string // folder for the servers' logs; "" = none
 	progress io.Writer
 }
 
@@ -74,6 +76,7 @@ type server struct {
 	cmd      *exec.Cmd
 	addr     string // host:port of the WebSocket
 	operator string // URL of the metrics
+	node     string // its name in the cluster; "" = it stands alone
 	ended    chan struct{}
 	err      error // how it ended
 }
@@ -103,8 +106,18 @@ func (w *world) start(addr string, env ...string) (*server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the server: %w", err)
 	}
+	var log io.WriteCloser = nowhere{io.Discard}
+	if w.logs != "" {
+		if log, err = os.Create(filepath.Join(w.logs, fmt.Sprintf("duet-%d.log", s.cmd.Process.Pid))); err != nil {
+			_ = s.cmd.Process.Kill()
+			_ = s.cmd.Wait()
+			return nil, err
+		}
+	}
 	announced := make(chan error, 1)
 	go func() {
+		defer log.Close()
+		said := io.TeeReader(said, log)
 		announced <- s.listen(said)
 		_, _ = io.Copy(io.Discard, said)
 		s.err = s.cmd.Wait()
@@ -122,6 +135,11 @@ func (w *world) start(addr string, env ...string) (*server, error) {
 	return s, nil
 }
 
+// nowhere is a log that nobody wants.
+type nowhere struct{ io.Writer }
+
+func (nowhere) Close() error { return nil }
+
 // listen reads the server's log until it says where it listens.
 func (s *server) listen(log io.Reader) error {
 	var lines []string
@@ -131,8 +149,11 @@ func (s *server) listen(log io.Reader) error {
 			return fmt.Errorf("it ended; it said:\n%s", strings.Join(lines, ""))
 		}
 		lines = append(lines, line)
-		var said struct{ Msg, Websocket, Operator string }
-		if json.Unmarshal([]byte(line), &said) != nil || said.Msg != "listening" {
+		var said struct{ Msg, Websocket, Operator, Node string }
+		if json.Unmarshal([]byte(line), &said) != nil {
+			continue
+		}
+		if s.node = cmp.Or(s.node, said.Node); said.Msg != "listening" {
 			continue
 		}
 		u, err := url.Parse(said.Websocket)

@@ -5,10 +5,13 @@ import (
 	"io"
 	"math"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"duet/cmd/internal/natsproc"
 )
 
 // binary builds the server once for all tests. It is removed by TestMain.
@@ -18,6 +21,7 @@ var binary = sync.OnceValues(func() (*world, error) {
 })
 
 func TestMain(m *testing.M) {
+	natsproc.Main()
 	code := m.Run()
 	if w, err := binary(); err == nil && w.folder != "" {
 		w.close()
@@ -125,5 +129,57 @@ func TestBusiest(t *testing.T) {
 	}
 	if n, at := busiest(moments, 100*time.Millisecond); n != 4 || at != zero.Add(60*time.Millisecond) && at != zero.Add(100*time.Millisecond) {
 		t.Errorf("%d at %v", n, at)
+	}
+}
+
+// Three nodes and three NATS servers lose a node that owns rooms, and are restarted one by one.
+func TestCluster(t *testing.T) {
+	binary := serverBinary(t)
+	var out, progress strings.Builder
+	args := []string{"cluster", "-bin", binary, "-runs", "1", "-pairs", "6", "-fours", "1", "-rate", "2", "-drain", "2s", "-only", "owner killed,rolling restart"}
+	if err := run(t.Context(), args, &out, &progress); err != nil {
+		t.Errorf("%v\n%s", err, progress.String())
+	}
+	t.Log(strings.TrimSpace(out.String()))
+}
+
+// The account of what two said to each other, with each way to go wrong.
+func TestAccount(t *testing.T) {
+	struck := time.Unix(1000, 0)
+	at := func(s float64) time.Time { return struck.Add(time.Duration(s * float64(time.Second))) }
+	came := func(from, to float64) *word { return &word{at: at(from), times: 1, gotAt: at(to)} }
+	for _, c := range []struct {
+		name   string
+		words  []*word
+		fresh  [2][]time.Time // when each lost its seat
+		mayEnd bool
+		want   account
+		relays time.Duration
+		wrong  bool
+	}{
+		{name: "all came", words: []*word{came(1, 1.1), came(2, 2.1)}, want: account{sent: 2, longest: 100 * time.Millisecond}},
+		{name: "one late", words: []*word{came(1, 4), came(2, 4), came(4, 4.5)}, want: account{sent: 3, longest: 3 * time.Second}, relays: 4500 * time.Millisecond},
+		{name: "one lost", words: []*word{came(1, 1), {at: at(2)}, came(3, 3)}, want: account{sent: 3, lost: 1}, relays: 3 * time.Second, wrong: true},
+		{name: "refused", words: []*word{{at: at(1), refused: true}}, want: account{sent: 1, refused: 1}},
+		{name: "refused and came", words: []*word{{at: at(1), refused: true, times: 1, gotAt: at(1)}}, want: account{sent: 1, refusedButGot: 1}, wrong: true},
+		{name: "the sender was told", words: []*word{{at: at(1)}}, fresh: [2][]time.Time{{at(2)}, nil}, mayEnd: true, want: account{sent: 1, reported: 1, fresh: 1}},
+		{name: "the other was told", words: []*word{{at: at(1)}}, fresh: [2][]time.Time{nil, {at(2)}}, mayEnd: true, want: account{sent: 1, reported: 1, fresh: 1}},
+		{name: "said after that", words: []*word{{at: at(3), seat: 1}}, fresh: [2][]time.Time{{at(2)}, {at(2)}}, mayEnd: true, want: account{sent: 1, lost: 1, fresh: 2}, wrong: true},
+		{name: "told, and nobody died", words: nil, fresh: [2][]time.Time{{at(2)}, nil}, want: account{fresh: 1}, wrong: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &party{struck: struck}
+			r := &room{mayEnd: c.mayEnd}
+			for i := range 2 {
+				r.members = append(r.members, &member{party: p, room: r, index: i, fresh: c.fresh[i], said: make([][]*word, 2)})
+			}
+			r.members[0].said[1] = c.words
+			p.rooms = []*room{r}
+			got, err := p.account()
+			c.want.relays, c.want.back = []time.Duration{c.relays}, []time.Duration{0}
+			if !reflect.DeepEqual(got, c.want) || (err != nil) != c.wrong {
+				t.Errorf("%+v, %v; want %+v, wrong: %v", got, err, c.want, c.wrong)
+			}
+		})
 	}
 }

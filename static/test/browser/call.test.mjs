@@ -57,24 +57,15 @@ row(8, 'a duplicated tab does not take the call away', PAIR, async (scene) => {
 row(12, 'screen share on, off, and ended by the browser', PAIR, async (scene) => {
   const { a, b } = await scene.call()
   await a.watchEnvelopes()
-  // Chromium says of each picture that it decodes whether it is one of a screen.
-  const isShown = async (shown) => {
-    await b.wait(async (wanted) => {
-      const { call } = [...duet.room.members.values()][0]
-      const picture = [...(await call.pc.getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')
-      return (picture?.contentType === 'screenshare') === wanted
-    }, shown)
-    await b.framesAdvance()
-  }
-  await isShown(false)
+  await b.waitScreen(false)
   await a.page.click('#share')
-  await isShown(true)
+  await b.waitScreen(true)
   await a.page.click('#share')
-  await isShown(false)
+  await b.waitScreen(false)
   await a.page.click('#share')
-  await isShown(true)
+  await b.waitScreen(true)
   await a.page.evaluate(() => duet.media.screen.dispatchEvent(new Event('ended'))) // "Stop sharing" of the browser's own bar
-  await isShown(false)
+  await b.waitScreen(false)
   const sent = await a.page.evaluate(() => window.envelopes)
   assert.deepEqual(sent.filter((envelope) => /offer|answer|candidate/.test(envelope)), [], 'nothing is negotiated')
 })

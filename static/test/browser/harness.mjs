@@ -35,17 +35,20 @@ export async function temporaryFolder() {
   return folder
 }
 
-let binary
-/** The server's binary: DUET_BIN, or built once. */
-function serverBinary() {
-  return (binary ??= process.env.DUET_BIN ? Promise.resolve(path.resolve(process.env.DUET_BIN)) : build())
+/** A Go program's binary: where `given` says, or built once. */
+function binary(given, name, source) {
+  let file
+  return () => (file ??= given ? Promise.resolve(path.resolve(given)) : build(name, source))
 }
 
-async function build() {
-  const file = path.join(await temporaryFolder(), 'duet')
-  await promisify(execFile)('go', ['build', '-o', file, './cmd/duet'], { cwd: root })
+async function build(name, source) {
+  const file = path.join(await temporaryFolder(), name)
+  await promisify(execFile)('go', ['build', '-o', file, source], { cwd: root })
   return file
 }
+
+const serverBinary = binary(process.env.DUET_BIN, 'duet', './cmd/duet')
+const natsBinary = binary(process.env.NATS_BIN, 'nats-server', 'github.com/nats-io/nats-server/v2')
 
 /** A running server. `operator` is where its metrics and its operator's API are, `url` its page, on a port of its own choice unless `address` says otherwise. */
 export class Server {
@@ -88,12 +91,36 @@ export class Server {
   }
 
   /** Ends it as a crash would. */
-  async kill() {
-    if (this.process.exitCode !== null || this.process.signalCode !== null) return
-    const exit = once(this.process, 'exit')
-    this.process.kill('SIGKILL')
-    await exit
+  kill() {
+    return end(this.process, 'SIGKILL')
   }
+
+  /** Ends it as a restart does: it lets go of what it has first. */
+  stop() {
+    return end(this.process, 'SIGTERM')
+  }
+}
+
+/** Ends a process, unless it has ended, and waits until it has. */
+async function end(child, signal) {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exit = once(child, 'exit')
+  child.kill(signal)
+  await exit
+}
+
+/** Starts a NATS server with JetStream, for nodes of duet that are one. Returns its URL. */
+export async function startNats() {
+  const nats = spawn(await natsBinary(), ['-a', '127.0.0.1', '-p', '-1', '-js', '-sd', await temporaryFolder()], { stdio: ['ignore', 'ignore', 'pipe'] })
+  cleanups.push(() => end(nats, 'SIGKILL'))
+  return new Promise((resolve, reject) => {
+    let address
+    createInterface({ input: nats.stderr }).on('line', (line) => {
+      address ??= /client connections on (\S+)/.exec(line)?.[1]
+      if (line.includes('Server is ready')) resolve(`nats://${address}`)
+    })
+    nats.once('exit', (code) => reject(new Error(`nats-server ended with ${code}`)))
+  })
 }
 
 /** A TCP proxy in front of a server: a network that fails on command. */
@@ -102,6 +129,7 @@ export class Proxy {
   #pairs = new Set()
   #refusing = false
 
+  /** @param {number | (() => Promise<number | undefined>)} target  the server's port, or what each connection asks for it; undefined: there is none */
   static async start(target) {
     const proxy = new Proxy()
     proxy.#target = target
@@ -116,9 +144,12 @@ export class Proxy {
     return proxy
   }
 
-  #connect(client) {
+  async #connect(client) {
     if (this.#refusing) return client.resetAndDestroy()
-    const upstream = net.connect(this.#target, '127.0.0.1')
+    client.on('error', () => {}) // its close says as much
+    const port = typeof this.#target === 'number' ? this.#target : await this.#target()
+    if (port === undefined || client.destroyed) return client.resetAndDestroy()
+    const upstream = net.connect(port, '127.0.0.1')
     const pair = { client, upstream, isWebSocket: false }
     this.#pairs.add(pair)
     client.once('data', (bytes) => (pair.isWebSocket = /^upgrade: websocket/im.test(bytes.toString('latin1'))))

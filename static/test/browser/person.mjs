@@ -198,6 +198,16 @@ export class Person {
     await this.wait(frames, sum + count)
   }
 
+  /** Waits until the (first) peer's picture is one of a screen, or of a camera again, and moves. Chromium says of each that it decodes which it is. */
+  async waitScreen(shown) {
+    await this.wait(async (wanted) => {
+      const { call } = [...duet.room.members.values()][0]
+      const picture = [...(await call.pc.getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')
+      return (picture?.contentType === 'screenshare') === wanted
+    }, shown)
+    await this.framesAdvance()
+  }
+
   /** Watches the peer's picture from now on; `longestGap` tells its longest standstill in milliseconds. */
   watchPicture() {
     return this.page.evaluate(watchPicture)

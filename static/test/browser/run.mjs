@@ -17,7 +17,7 @@ const LANES = Math.min(4, availableParallelism() + 1)
 const PATIENCE = 5 * 60_000
 
 /** What takes longest begins first, so that all lanes end together; the rest follows by name. */
-const LONG = ['recovery', 'pairs', 'call', 'relay', 'page', 'faults', 'library', 'proxies', 'files']
+const LONG = ['recovery', 'cluster', 'pairs', 'call', 'relay', 'page', 'faults', 'library', 'proxies', 'files']
 
 const rank = (file) => (LONG.indexOf(file) + 1 || Infinity)
 const byLength = (one, other) => rank(one) - rank(other) || 0
