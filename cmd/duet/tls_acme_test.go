@@ -261,16 +261,7 @@ func TestACMERenews(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ws.CloseNow()
-	exchange := func(send, want string) {
-		t.Helper()
-		if err := ws.Write(t.Context(), websocket.MessageText, []byte(send)); err != nil {
-			t.Fatal(err)
-		}
-		if _, text, err := ws.Read(t.Context()); err != nil || !strings.Contains(string(text), want) {
-			t.Fatalf("%s: %s, %v", send, text, err)
-		}
-	}
-	exchange(`{"type":"join","room":"demo"}`, `"joined"`)
+	talk(t, ws, `{"type":"join","room":"demo"}`, `"joined"`)
 
 	trust := trusting([]byte(root))
 	trust.ServerName = "duet.test"
@@ -295,7 +286,7 @@ func TestACMERenews(t *testing.T) {
 	if !time.Now().Before(first.NotAfter) || !second.NotAfter.After(first.NotAfter) {
 		t.Errorf("renewed at %s, from the end at %s to that at %s", time.Now(), first.NotAfter, second.NotAfter)
 	}
-	exchange(`{"type":"ping"}`, `"pong"`)
+	talk(t, ws, `{"type":"ping"}`, `"pong"`)
 	p.stderr.await(t, regexp.MustCompile(`(?s)`+obtained+`.*`+obtained))
 	if _, metrics := get(t, at.Operator); !strings.Contains(metrics, `duet_tls_renewals_total{outcome="ok"} 2`) || !strings.Contains(metrics, `duet_tls_renewals_total{outcome="failed"} 0`) {
 		t.Error("the renewal was not counted")

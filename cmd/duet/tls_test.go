@@ -273,16 +273,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ws.CloseNow()
-	exchange := func(send, want string) {
-		t.Helper()
-		if err := ws.Write(t.Context(), websocket.MessageText, []byte(send)); err != nil {
-			t.Fatal(err)
-		}
-		if _, text, err := ws.Read(t.Context()); err != nil || !strings.Contains(string(text), want) {
-			t.Fatalf("%s: %s, %v", send, text, err)
-		}
-	}
-	exchange(`{"type":"join","room":"demo"}`, `"joined"`)
+	talk(t, ws, `{"type":"join","room":"demo"}`, `"joined"`)
 
 	writeFile(t, key, []byte("half a key"))
 	p.stderr.await(t, regexp.MustCompile(`the old one stays.*DUET_TLS_KEY=`))
@@ -295,7 +286,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	if !served().Equal(second.leaf) {
 		t.Error("the old certificate is still served")
 	}
-	exchange(`{"type":"offer","sdp":"x"}`, `"no-peer"`) // the connection from before
+	talk(t, ws, `{"type":"offer","sdp":"x"}`, `"no-peer"`) // the connection from before
 	_, metrics := get(t, at.Operator)
 	for _, want := range []string{
 		`duet_tls_renewals_total{outcome="ok"} 1`,
@@ -791,4 +782,15 @@ func TestExpiryIsWarnedOf(t *testing.T) {
 			t.Errorf("%d warnings:\n%s", n, log.String())
 		}
 	})
+}
+
+// talk sends a message and reads one that has want in it.
+func talk(t *testing.T, ws *websocket.Conn, send, want string) {
+	t.Helper()
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte(send)); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := ws.Read(t.Context()); err != nil || !strings.Contains(string(text), want) {
+		t.Fatalf("%s: %s, %v", send, text, err)
+	}
 }

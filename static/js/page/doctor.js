@@ -9,12 +9,12 @@ import { askDevices, askSecure } from './doctor-browser.js'
 import { askLoop, askStun, askTurn, browserIceEnv, candidateKinds, targetsOf } from './doctor-ice.js'
 import { report } from './doctor-report.js'
 import { askHealth, askSocket, bad, browserEnv, IDLE, none, ok, watchIdle } from './doctor-server.js'
-import { button, fillTexts, find, icon, make, say, select, show } from './dom.js'
+import { button, find, icon, make, say, show } from './dom.js'
 import { invitationOf } from './invitation.js'
+import { beginInLanguage, offerPreferences } from './preferences.js'
 import { storage, Store } from './store.js'
-import { currentLanguage, firstLanguage, isLanguage, onLanguage, setLanguage } from './texts.js'
+import { currentLanguage } from './texts.js'
 import { en, zh } from './texts-doctor.js'
-import { setTheme } from './theme.js'
 
 /** @import { Target, Transport } from './doctor-ice.js' */
 /** @import { Finding } from './doctor-server.js' */
@@ -298,18 +298,7 @@ function invitation() {
   return kept && (!room || kept.room === room) ? kept : { room }
 }
 
-const languageField = select('#language')
-languageField.addEventListener('change', () => {
-  if (!isLanguage(languageField.value)) return
-  store.set({ language: languageField.value })
-  setLanguage(languageField.value)
-})
-onLanguage(() => {
-  const now = currentLanguage()
-  root.lang = now === 'zh' ? 'zh-Hans' : 'en'
-  root.dataset.lang = now
-  languageField.value = now
-  fillTexts()
+offerPreferences(store, () => {
   for (const element of document.querySelectorAll('[data-words]')) say(element, words(element.getAttribute('data-words') ?? ''))
   document.title = `${words('doctor.title')} · duet`
   say(find('#copied'), '')
@@ -317,9 +306,6 @@ onLanguage(() => {
   nameWatch()
   summarize()
 })
-const themeField = select('#theme')
-themeField.value = setTheme(store.settings.theme)
-themeField.addEventListener('change', () => store.set({ theme: setTheme(themeField.value) }))
 
 window.addEventListener('hashchange', () => {
   takeToken()
@@ -327,6 +313,6 @@ window.addEventListener('hashchange', () => {
 })
 takeToken()
 clear()
-setLanguage(firstLanguage({ search: location.search, chosen: store.settings.language, languages: navigator.languages }))
+beginInLanguage(store)
 root.dataset.phase = 'doctor'
 ask()

@@ -14,7 +14,7 @@ import { CallView } from './call-view.js'
 import { CardHost } from './cards.js'
 import { Chat } from './chat.js'
 import { DeviceChoice } from './devices.js'
-import { button, fillTexts, find, make, say, select, show } from './dom.js'
+import { button, find, make, say, select, show } from './dom.js'
 import { keepInCorner } from './drag.js'
 import { Drawer } from './drawer.js'
 import { Ended } from './end.js'
@@ -23,12 +23,12 @@ import { Home } from './home.js'
 import { Inspector } from './inspector.js'
 import { invitationOf } from './invitation.js'
 import { Invite } from './invite.js'
+import { beginInLanguage, offerPreferences } from './preferences.js'
 import { Prejoin, toggle } from './prejoin.js'
 import { shortcutOf } from './shortcuts.js'
 import { mediaFailure, nameOf } from './status.js'
 import { storage, Store } from './store.js'
-import { currentLanguage, firstLanguage, isLanguage, onLanguage, setLanguage, text } from './texts.js'
-import { setTheme } from './theme.js'
+import { text } from './texts.js'
 import { Visit } from './visit.js'
 import { keepAwake } from './wake-lock.js'
 
@@ -561,23 +561,7 @@ const awake = keepAwake()
 
 // --- language and theme ---------------------------------------------------------------------------
 
-const languageField = select('#language')
-languageField.addEventListener('change', () => {
-  if (!isLanguage(languageField.value)) return
-  store.set({ language: languageField.value })
-  setLanguage(languageField.value)
-})
-onLanguage(() => {
-  const now = currentLanguage()
-  root.lang = now === 'zh' ? 'zh-Hans' : 'en'
-  root.dataset.lang = now
-  languageField.value = now
-  fillTexts()
-  showStatus(status)
-})
-const themeField = select('#theme')
-themeField.value = setTheme(store.settings.theme)
-themeField.addEventListener('change', () => store.set({ theme: setTheme(themeField.value) }))
+offerPreferences(store, () => showStatus(status))
 
 // --- the beginning --------------------------------------------------------------------------------
 
@@ -594,7 +578,7 @@ Object.assign(window, {
     inspector,
   },
 })
-setLanguage(firstLanguage({ search: location.search, chosen: store.settings.language, languages: navigator.languages }))
+beginInLanguage(store)
 window.addEventListener('hashchange', enter)
 
 // A reload in mid-call goes back into the call.
