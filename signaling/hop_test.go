@@ -190,9 +190,10 @@ func runHop(t *testing.T, seed uint64) *hopWorld {
 		func(i int) { w.link.putSlowly([]byte(strconv.Itoa(i))) },
 		func(int) { w.say() },
 	} {
+		chaos := rand.New(rand.NewPCG(seed, r.Uint64()))
 		senders.Go(func() {
 			for i := range many {
-				time.Sleep(time.Duration(rand.Int64N(pause)))
+				time.Sleep(time.Duration(chaos.Int64N(pause)))
 				say(i)
 			}
 		})

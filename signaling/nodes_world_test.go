@@ -417,6 +417,10 @@ func (c *netClient) message(m *netMessage) {
 	c.life.heard[name] = append(c.life.heard[name], n)
 }
 
+// sureGrace is how long a seat certainly outlives its connection: the grace period, but for the time in which
+// the room took the connection for lost and its client could not know, since its node was frozen or cut off.
+const sureGrace = 12 * time.Second
+
 func (c *netClient) joined(m *netMessage) {
 	l := c.link
 	if l.joined {
@@ -442,7 +446,7 @@ func (c *netClient) joined(m *netMessage) {
 		c.w.mu.Lock()
 		flooded := c.w.flooded[hashSession(c.key).peerID()]
 		c.w.mu.Unlock()
-		if excused := flooded || c.w.lostSince(c.room, old.began) || time.Since(c.lost) > 25*time.Second || c.short >= barrenLimit; !excused {
+		if excused := flooded || c.w.lostSince(c.room, old.began) || time.Since(c.lost) > sureGrace || c.short >= barrenLimit; !excused {
 			c.w.fault("%v (life %s) lost its seat, %v after its connection", c, old.name, time.Since(c.lost))
 		}
 		c.w.mu.Lock()
