@@ -276,6 +276,7 @@ func (l *remoteHold) reattach() {
 // follow attaches to the seat again, or ends the connection: its client then joins anew, with the same
 // id, and its call goes on.
 func (l *remoteHold) follow() {
+	l.hop.restart() // nothing more is said to where the room was
 	ctx, cancel := context.WithTimeout(context.Background(), enterTimeout)
 	defer cancel()
 	for attempt := 0; ; attempt++ {

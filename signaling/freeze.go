@@ -85,6 +85,7 @@ func (h *Hub) untilThawed(thawed, tooLong chan struct{}, since time.Time) {
 	f.thawed = nil
 	close(thawed)
 	go h.postAll(wakeAll{})
+	h.nodes.probe("") // other nodes may have taken this one for silent
 }
 
 // watchFreeze notices that the hub is frozen when no room does.

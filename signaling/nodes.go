@@ -122,9 +122,7 @@ func (n *neighborhood) disown(f frame, edge NodeID) {
 // it is found out whether it is there.
 func (h *Hub) Silent(node NodeID) {
 	h.nodes.forsake(node)
-	for _, l := range h.nodes.linksTo(node) {
-		l.say(partHere)
-	}
+	h.nodes.probe(node)
 }
 
 // Dead implements Listener: the rooms of a dead node are gone, but for those that it handed over.
@@ -156,6 +154,16 @@ func (n *neighborhood) linksTo(node NodeID) []*remoteHold {
 	all := slices.Collect(maps.Values(n.links))
 	n.mu.Unlock()
 	return slices.DeleteFunc(all, func(l *remoteHold) bool { return node != "" && !l.ownedBy(node) })
+}
+
+// probe finds out whether the links to rooms of a node, of every node with "", are still known there.
+func (n *neighborhood) probe(node NodeID) {
+	if n == nil {
+		return
+	}
+	for _, l := range n.linksTo(node) {
+		l.say(partHere)
+	}
 }
 
 // abandonLinks ends every connection here whose room is elsewhere.

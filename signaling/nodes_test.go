@@ -243,8 +243,7 @@ func (n *fakeNode) Find(ctx context.Context, room RoomID) (Owner, error) {
 	if err := ctx.Err(); err != nil {
 		return Owner{}, err
 	}
-	if n.unreachable() {
-		<-ctx.Done()
+	if !n.reach(ctx) {
 		return Owner{}, ctx.Err()
 	}
 	n.all.mu.Lock()
@@ -273,8 +272,7 @@ func (n *fakeNode) Find(ctx context.Context, room RoomID) (Owner, error) {
 }
 
 func (n *fakeNode) Look(ctx context.Context, room RoomID) (Owner, error) {
-	if n.unreachable() {
-		<-ctx.Done()
+	if !n.reach(ctx) {
 		return Owner{}, ctx.Err()
 	}
 	n.all.mu.Lock()
@@ -313,8 +311,7 @@ func (n *fakeNode) Release(room RoomID) {
 }
 
 func (n *fakeNode) Receive(ctx context.Context, room RoomID, from Owner) (Owner, error) {
-	if n.unreachable() {
-		<-ctx.Done()
+	if !n.reach(ctx) {
 		return Owner{}, ErrUnsure
 	}
 	n.all.mu.Lock()
@@ -341,11 +338,21 @@ func (n *fakeNode) Valid() bool {
 	return !n.frozen && !n.gone
 }
 
-// unreachable reports whether the directory cannot be asked.
-func (n *fakeNode) unreachable() bool {
-	n.all.mu.Lock()
-	defer n.all.mu.Unlock()
-	return n.gone || n.cut
+// reach waits until the directory can be asked. False: ctx has ended.
+func (n *fakeNode) reach(ctx context.Context) bool {
+	for {
+		n.all.mu.Lock()
+		cut := n.gone || n.cut
+		n.all.mu.Unlock()
+		if !cut {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func inNodes(t *testing.T, seed uint64, loss float64, f func(t *testing.T, all *fakeNodes)) {
