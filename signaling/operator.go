@@ -184,9 +184,7 @@ func (o *order) do(r *Room) (done outcome) {
 	case "inspect":
 		done.Info = r.info()
 	case "close", "kick":
-		for _, s := range slices.Clone(chosen) {
-			r.kick(s)
-		}
+		r.kick(slices.Clone(chosen))
 	case "announce":
 		envelope := relayEnvelope(&Message{Kind: KindMessage, Payload: o.Data}, "server")
 		for _, s := range chosen {
@@ -199,11 +197,17 @@ func (o *order) do(r *Room) (done outcome) {
 	return done
 }
 
-func (r *Room) kick(s *seat) {
-	out := s.fence()
-	r.end(s, ReasonKicked)
-	if out != nil {
-		out.End(ErrKicked)
+// kick ends seats, none of which hears of the others.
+func (r *Room) kick(seats []*seat) {
+	outs := make([]Outlet, len(seats))
+	for i, s := range seats {
+		outs[i] = s.fence()
+	}
+	for i, s := range seats {
+		r.end(s, ReasonKicked)
+		if outs[i] != nil {
+			outs[i].End(ErrKicked)
+		}
 	}
 }
 
