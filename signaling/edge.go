@@ -160,13 +160,21 @@ func (l *remoteHold) part(f *frame) {
 		l.disowned()
 	case "left":
 		l.hop.doneNow(f.turn, f.number)
-		l.leaving <- true
+		l.answerLeave(true)
 		l.finish()
 	case "stays":
-		l.leaving <- false
+		l.answerLeave(false)
 	case "end":
 		l.hop.doneNow(f.turn, f.number)
 		l.end(causeOf(rest))
+	}
+}
+
+// answerLeave tells who waits for it. An answer that nobody asked for must not stop the lane.
+func (l *remoteHold) answerLeave(left bool) {
+	select {
+	case l.leaving <- left:
+	default:
 	}
 }
 

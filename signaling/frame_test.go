@@ -60,6 +60,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add([]byte("1 down a 1 1 1 0 " + part))
 		f.Add([]byte("1 down a 1 1 0 1 " + part))
 	}
+	f.Add([]byte("1 up b 1 1 1 7 leave")) // answered twice, to one who did not ask: the lane goes on
 	f.Fuzz(func(t *testing.T, b []byte) {
 		kept := bytes.Clone(b)
 		fr, err := parseFrame(b)

@@ -169,14 +169,14 @@ func (c *clusterStorm) write(w *world, name, line string) error {
 
 const tableText = "# Faults in a cluster\n\nMade by `go run ./cmd/duet-storm cluster -runs %d -seed %d -o docs/cluster-faults.md` on a machine with %d cores. " +
 	"A row whose figures are not as promised makes it fail.\n\n" +
-	"Three duets with the settings they ship with (but for rooms of up to four) and three NATS servers, each a process, on one machine. Each run has %d rooms of two and %d of four: " +
+	"Three duets with the settings they ship with (but for rooms of up to four, and as many connections and joins as one address may want) and three NATS servers, each a process, on one machine. Each run has %d rooms of two and %d of four: " +
 	"%d clients whose connections are spread over the nodes, each with %v messages a second, numbered and acknowledged as in [the protocol, section 5](protocol.md#5-nothing-is-lost-on-a-lost-connection). " +
 	"A client that loses its connection waits a random time, below 0.1 s at first and at most 2 s, and connects to a node that is ready. It finds a silent connection dead after 7 s.\n\n" +
 	"What ended or was cut off came back after that: a new process for a node, the same files for a NATS server. *Cut off*: nothing passes between a node and all NATS servers, and TCP brings later what was held up. *Stopped*: SIGSTOP, then SIGCONT. *Killed*: SIGKILL.\n\n"
 
 const tableNotes = "\n" +
 	"- *Lost, duplicated, reordered*: for each sender and recipient, over all their seats. 0 is promised in every row.\n" +
-	"- *Reported lost*: what had not arrived when its sender or its recipient was told by `resumed:false` that the seat, with what waited there, is gone. Such seats are promised to be those of rooms only whose owner was killed, or silent for longer than its lease (10 s). All ids stayed the same.\n" +
+	"- *Reported lost*: what had not arrived when its sender or its recipient was told by `resumed:false` that the seat, with what waited there, is gone. Such seats are promised to be those of rooms only whose owner was killed, ended while it was frozen, or could not renew its lease (10 s). All ids stayed the same.\n" +
 	"- *Refused*: answered with `error`, mostly `no-peer` until the other one was back.\n" +
 	"- *Owners at once*: of one room, on nodes that say they are ready. Their rooms were counted 4 times a second, and the operator's list was looked through for rooms that went back to an owner they had had before.\n" +
 	"- *Relays again after*: from the fault until all messages, between all members of all rooms, arrived again within a second; least and most of the runs. 0.0: they always did.\n" +
