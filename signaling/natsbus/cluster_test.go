@@ -307,6 +307,18 @@ func (r *runningNode) tell(f func()) {
 	r.news.Broadcast()
 }
 
+// eventually waits for what nobody is told of.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-look.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not after 20 s", what)
+		}
+	}
+}
+
 // until waits until what the Listener was told is so.
 func (r *runningNode) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
