@@ -26,6 +26,7 @@ type fakeNodes struct {
 	unsure float64 // of claims whose answer is lost, before or after they are made
 	stale  float64 // of readings that are old
 	delay  time.Duration
+	slow   time.Duration // of answers
 	nodes  map[NodeID]*fakeNode
 	keys   map[RoomID]*fakeKey
 	epoch  uint64
@@ -67,7 +68,9 @@ func newFakeNodes(_ *testing.T, seed uint64, loss float64, names ...NodeID) *fak
 	all := &fakeNodes{chaos: rand.New(rand.NewPCG(seed, 1)), loss: loss, unsure: loss,
 		nodes: map[NodeID]*fakeNode{}, keys: map[RoomID]*fakeKey{}}
 	for _, name := range names {
-		all.start(name, testConfig())
+		cfg := testConfig()
+		cfg.RoomCapacity = 3
+		all.start(name, cfg)
 	}
 	return all
 }
@@ -117,11 +120,10 @@ func (all *fakeNodes) happens(how float64) bool { return how > 0 && all.chaos.Fl
 func (n *fakeNode) others(f func(Listener)) {
 	n.all.mu.Lock()
 	nodes := slices.Collect(maps.Values(n.all.nodes))
+	nodes = slices.DeleteFunc(nodes, func(other *fakeNode) bool { return other == n || other.gone })
 	n.all.mu.Unlock()
 	for _, other := range nodes {
-		if other != n && !other.gone {
-			f(other.hub)
-		}
+		f(other.hub)
 	}
 }
 
@@ -172,6 +174,7 @@ func (n *fakeNode) Ask(ctx context.Context, to NodeID, request []byte) ([]byte, 
 			return nil, ErrUnsure
 		}
 	}
+	time.Sleep(n.all.slow)
 	n.all.mu.Lock()
 	back := other != nil && other.way(n.id) != nil
 	n.all.mu.Unlock()
@@ -380,5 +383,57 @@ func TestTwoPeersOnTwoNodes(t *testing.T) {
 		bob.send(`{"type":"leave","seq":2}`)
 		bob.gets(`{"type":"left",…}`)
 		ada.gets(`{"type":"peer-left",…}`)
+	})
+}
+
+// What is said while a room moves is neither lost nor a reason to close a connection.
+func TestHandOverWhileClientsSpeak(t *testing.T) {
+	inNodes(t, 1, 0, func(t *testing.T, all *fakeNodes) {
+		all.nodes["a"].hub.testPeer(t).joined("demo", session(keyC, 1, 0)) // the room is at a
+		ada, bob := all.nodes["b"].hub.testPeer(t), all.nodes["b"].hub.testPeer(t)
+		ada.joined("demo", session(keyA, 1, 0))
+		bob.joined("demo", session(keyB, 1, 0))
+		ada.next()
+		all.slow = time.Second
+		moved := make(chan int)
+		go func() {
+			n, _ := all.nodes["a"].hub.HandOver(t.Context(), time.Second)
+			moved <- n
+		}()
+		time.Sleep(100 * time.Millisecond)
+		for seq := 1; seq <= 3; seq++ {
+			ada.send(`{"type":"message","data":%d,"seq":%[1]d}`, seq)
+		}
+		if n := <-moved; n != 1 {
+			t.Fatalf("%d rooms moved", n)
+		}
+		time.Sleep(3 * time.Second)
+		var want []string
+		for seq := 1; seq <= 3; seq++ {
+			want = append(want, fmt.Sprintf(`{"type":"message",…"data":%d,…}`, seq))
+		}
+		bob.gets(want...)
+		if ada.closeCode() != 0 || bob.closeCode() != 0 {
+			t.Errorf("closed with %d and %d", ada.closeCode(), bob.closeCode())
+		}
+	})
+}
+
+// The time in which a node is frozen is nobody's: a seat that is away is kept as much longer.
+func TestFrozenTimeIsNobodys(t *testing.T) {
+	inNodes(t, 1, 0, func(t *testing.T, all *fakeNodes) {
+		a := all.nodes["a"]
+		ada := a.hub.testPeer(t)
+		ada.joined("demo", session(keyA, 1, 0))
+		ada.conn.Lost(EndLost)
+		time.Sleep(10 * time.Second)
+		a.freeze(true)
+		time.Sleep(time.Minute)
+		a.freeze(false)
+		time.Sleep(15 * time.Second)
+		again := a.hub.testPeer(t)
+		if m := again.joined("demo", session(keyA, 2, 0)); m["resumed"] != true {
+			t.Errorf("the seat was not kept: %v", m)
+		}
 	})
 }
