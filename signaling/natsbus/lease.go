@@ -143,16 +143,17 @@ type nodeValue struct {
 	Dead    string `json:"dead,omitzero"`  // who declared it dead
 }
 
-// readNode reads what a node's key holds. What a later release writes is a lease unless it says dead.
-func readNode(e entry) (dead bool, err error) {
+// readNode reads what a node's key holds: who declared it dead, "" where nobody did. What a later release
+// writes is a lease unless it says dead.
+func readNode(e entry) (by signaling.NodeID, err error) {
 	if e.value == nil {
-		return false, nil
+		return "", nil
 	}
 	var v nodeValue
 	if err := json.Unmarshal(e.value, &v); err != nil {
-		return false, fmt.Errorf("a node's key holds something else: %w", err)
+		return "", fmt.Errorf("a node's key holds something else: %w", err)
 	}
-	return v.Dead != "", nil
+	return signaling.NodeID(v.Dead), nil
 }
 
 func certificate(by signaling.NodeID) []byte {
@@ -356,7 +357,7 @@ func (k *keeper) retire(ctx context.Context) error {
 		}
 		e, readErr := k.nodes.get(ctx, key) // a renewal of ours without an answer, or a certificate
 		if readErr == nil {
-			if dead, _ := readNode(e); dead {
+			if by, _ := readNode(e); by != "" {
 				return nil
 			}
 			revision = max(revision, e.revision)

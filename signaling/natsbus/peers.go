@@ -279,11 +279,12 @@ func (p *peers) inquire(ctx context.Context, node signaling.NodeID, x *peer) (di
 	if err != nil {
 		return false, retry
 	}
-	dead, err := readNode(e)
+	by, err := readNode(e)
 	if err != nil {
 		p.log.Error("a node's lease cannot be read", "node", node, "err", err)
 		return false, p.lease
 	}
+	dead := by != ""
 	p.mu.Lock()
 	now := p.now()
 	x.saw(now, e.revision)
@@ -302,6 +303,9 @@ func (p *peers) inquire(ctx context.Context, node signaling.NodeID, x *peer) (di
 	p.mu.Unlock()
 	switch {
 	case dead:
+		if by == p.self { // written, and its answer lost
+			p.declared()
+		}
 		p.die(x)
 		return true, 0
 	case alive:
