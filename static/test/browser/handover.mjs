@@ -13,13 +13,16 @@ const HERE = '10.9.9.100'
 const [OLD, NEW] = ['10.9.9.1', '10.9.9.2']
 const NAMES = ['Ada', 'Bob']
 
+/** An IPv6 address that a cable gives itself after a second would be a change of the network: Chromium then breaks off what it loads. */
+const ONLY_IPV4 = 'sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 || true'
+
 const sh = (command) => promisify(execFile)('sh', ['-ec', command])
 
 /** Gives each machine its end of the cable. Returns the id of a process in Ada's namespace. */
 async function lay() {
-  const holder = spawn('unshare', ['-n', 'sh', '-c', 'ip link set lo up; echo ready; exec sleep 600'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const holder = spawn('unshare', ['-n', 'sh', '-c', `${ONLY_IPV4}; ip link set lo up; echo ready; exec sleep 600`], { stdio: ['ignore', 'pipe', 'inherit'] })
   await once(holder.stdout, 'data')
-  await sh(`ip link set lo up
+  await sh(`${ONLY_IPV4}; ip link set lo up
     ip link add v0 type veth peer name v1
     ip link set v1 netns ${holder.pid}
     ip addr add ${HERE}/24 dev v0; ip link set v0 up; ip route add default dev v0
@@ -59,7 +62,9 @@ try {
   await Promise.all(people.map((person) => person.waitStatus('connected')))
   const sides = []
   for (const [i, person] of people.entries()) {
-    sides.push({ name: i === 0 ? 'Ada (her address)' : NAMES[i], statuses: await person.statuses(), gap: await person.longestGap() })
+    const { gap, control } = await person.standstills()
+    const statuses = await person.statuses()
+    sides.push(i === 0 ? { name: 'Ada (her address)', statuses, gap } : { name: NAMES[i], statuses, gap, control }) // her control goes with her address
   }
   console.log(JSON.stringify({ sides, faults: people.flatMap((person) => person.faults) }))
 } finally {

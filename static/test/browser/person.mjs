@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { standstills, watchPicture } from './standstill.mjs'
 
 /** How long a page may take to show what it should, in milliseconds, and how often it is looked at. */
 const PATIENCE = 20_000
@@ -27,34 +28,6 @@ function record() {
     note(window.pills, pill?.dataset.state)
   }
   new MutationObserver(look).observe(document, { subtree: true, attributeFilter: ['data-key', 'data-state', 'hidden'] })
-}
-
-/**
- * In the page: watches the (first) peer's picture, whichever element shows it, from now on. `picture.gap`
- * is its longest standstill in milliseconds.
- */
-function watchPicture() {
-  if (window.picture) {
-    Object.assign(window.picture, { last: performance.now(), gap: 0, frames: 0 })
-    return
-  }
-  const picture = (window.picture = { last: performance.now(), gap: 0, frames: 0 })
-  const watched = new WeakSet()
-  const watch = () => {
-    const video = document.querySelector('.tile video')
-    if (!video || watched.has(video)) return
-    watched.add(video)
-    const frame = () => {
-      const now = performance.now()
-      picture.gap = Math.max(picture.gap, now - picture.last)
-      picture.last = now
-      picture.frames++
-      video.requestVideoFrameCallback(frame)
-    }
-    video.requestVideoFrameCallback(frame)
-  }
-  new MutationObserver(watch).observe(document.body, { subtree: true, childList: true })
-  watch()
 }
 
 let axe
@@ -208,13 +181,13 @@ export class Person {
     await this.framesAdvance()
   }
 
-  /** Watches the peer's picture from now on; `longestGap` tells its longest standstill in milliseconds. */
+  /** Watches the peer's picture and a control beside it from now on; `standstills` tells their longest, in milliseconds. */
   watchPicture() {
     return this.page.evaluate(watchPicture)
   }
 
-  longestGap() {
-    return this.page.evaluate(() => Math.max(window.picture.gap, performance.now() - window.picture.last))
+  standstills() {
+    return this.page.evaluate(standstills)
   }
 
   /** Waits until the peer's picture was drawn `count` more times: watchPicture came before. */

@@ -9,10 +9,10 @@ Real browsers on the real server, with a made-up camera; each person has a proce
 const FAULTS = `
 ## Faults in a call
 
-What happened in the middle of a call, what the status line of each side said from then on, and the longest time between two frames drawn (the made-up camera gives one each 200 ms).
+What happened in the middle of a call, what the status line of each side said from then on, and the longest time between two frames drawn (the made-up camera gives one each 200 ms); the same of an undisturbed connection of that page with itself, which tells what the machine was busy with.
 
-| fault | browsers | side | the status line | longest gap between frames |
-|---|---|---|---|---|
+| fault | browsers | side | the status line | longest gap between frames | undisturbed |
+|---|---|---|---|---|---|
 `
 
 const cell = (text) => String(text).replaceAll('|', '\\|')
@@ -24,8 +24,8 @@ function duration(ms) {
 }
 
 /** One person's view of a fault, as the table's second part has it. */
-export function saw(t, side, { statuses, gap }) {
-  t.diagnostic(`saw ${JSON.stringify({ side, statuses, gap: Math.round(gap) })}`)
+export function saw(t, side, { statuses, gap, control }) {
+  t.diagnostic(`saw ${JSON.stringify({ side, statuses, gap: Math.round(gap), control: control && Math.round(control) })}`)
 }
 
 /** @param {AsyncIterable<{ type: string, data: any }>} events */
@@ -64,8 +64,8 @@ export default async function* table(events) {
   if (faults.length === 0) return
   yield FAULTS
   for (const row of faults) {
-    for (const { side, statuses, gap } of row.seen) {
-      yield `| ${cell(row.title)} | ${row.browsers} | ${side} | ${statuses.map((s) => `\`${s}\``).join(', ') || 'no change'} | ${gap} ms |\n`
+    for (const { side, statuses, gap, control } of row.seen) {
+      yield `| ${cell(row.title)} | ${row.browsers} | ${side} | ${statuses.map((s) => `\`${s}\``).join(', ') || 'no change'} | ${gap} ms | ${control ? `${control} ms` : ''} |\n`
     }
   }
 }
