@@ -16,8 +16,8 @@ const ANSWER = 10_000
 /** Nothing received in this time, after the network has changed: the path is dead. */
 const CHECK = 2_000
 /**
- * Candidates of a restart are held back this long for the peer to tell all of its own, and then this long
- * for our checks of them.
+ * Candidates of a restart are held back until the answer, then this long for the peer to tell all of its
+ * own, and then this long for our checks of them.
  */
 const GATHERED = 2_000
 const HEAD_START = 2_000
@@ -124,12 +124,12 @@ export class Call extends EventTarget {
   #waiting = []
   /**
    * What sends our candidates of a restart, held while the old path lives so that Firefox does not check
-   * before we do. On a restart Chromium takes the controlling role and Firefox keeps it, and the
+   * before we do; undefined: none are. On a restart Chromium takes the controlling role and Firefox keeps it, and the
    * tie-breakers decide (RFC 8445, section 7.3.1.1). A check of Firefox's that comes before that nominates
    * in vain, and only once: Chromium would go on sending to ports that Firefox has given up, for seconds.
-   * @type {(() => void)[]}
+   * @type {(() => void)[] | undefined}
    */
-  #held = []
+  #held
   #toFirefox = false
   /** @type {'active' | 'passive' | undefined} the peer's DTLS role, fixed by the first answer */
   #peerRole
@@ -277,7 +277,7 @@ export class Call extends EventTarget {
     this.#makingOffer = this.#ignoreOffer = this.#wantsOffer = false
     this.#ignored = new Set()
     this.#waiting = []
-    this.#held = []
+    this.#held = undefined
     this.#peerRole = undefined
     this.#listen(pc, signal)
     this.#channel = this.#openChannel(pc, signal)
@@ -399,6 +399,7 @@ export class Call extends EventTarget {
   /** Sends the newest offer, with the candidates that were found so far. */
   #sendOffer() {
     const { pc } = this
+    if (this.#state === 'connected' && this.#toFirefox && !isFirefox(pc.localDescription?.sdp)) this.#held ??= []
     const offer = ++this.#offer
     const open = () => offer === this.#offer && this.#isCurrent(pc) && pc.signalingState === 'have-local-offer'
     this.#sendDescription(open)
@@ -420,15 +421,14 @@ export class Call extends EventTarget {
     const { pc } = this
     const wanted = () => this.#isCurrent(pc) && belongs(candidate, pc.localDescription?.sdp)
     const send = () => this.#send({ type: 'candidate', candidate }, wanted)
-    const restarts = this.#state === 'connected' && pc.signalingState === 'have-local-offer'
-    if (this.#held.length || (restarts && this.#toFirefox && !isFirefox(pc.localDescription?.sdp))) {
-      this.#held.push(send)
-      if (!this.#timers.has('held')) this.#timers.set('held', GATHERED, this.#release)
-    } else send()
+    if (this.#held) this.#held.push(send)
+    else send()
   }
 
   #release = () => {
-    for (const send of this.#held.splice(0)) send()
+    const held = this.#held ?? []
+    this.#held = undefined
+    for (const send of held) send()
   }
 
   /**
@@ -492,6 +492,7 @@ export class Call extends EventTarget {
       return
     }
     this.#recover('offered')
+    this.#release()
     await pc.setRemoteDescription({ type: 'offer', sdp }) // rolls our own offer back where there is one
     if (!this.#isCurrent(pc)) return
     await this.#addWaiting()
@@ -519,6 +520,7 @@ export class Call extends EventTarget {
     this.#timers.cancel('answer')
     this.#abandoned = undefined
     this.#peerRole ??= dtlsRole(sdp)
+    if (this.#held) this.#timers.set('held', GATHERED, this.#release)
     await this.#addWaiting()
     await this.#applyLimits()
   }
@@ -555,7 +557,7 @@ export class Call extends EventTarget {
   async #addCandidate(candidate) {
     await this.pc.addIceCandidate(candidate ?? undefined).catch((error) => this.#report(error))
     const all = !candidate?.candidate && this.pc.signalingState === 'stable'
-    if (all && this.#held.length) this.#timers.set('held', HEAD_START, this.#release)
+    if (all && this.#held) this.#timers.set('held', HEAD_START, this.#release)
   }
 
   /** @param {RTCPeerConnectionIceErrorEvent} event */
@@ -571,6 +573,7 @@ export class Call extends EventTarget {
     const state = this.pc.connectionState
     if (state !== 'connected' && state !== 'disconnected' && state !== 'failed') return
     this.#recover(state)
+    if (state !== 'connected') this.#release()
     const up = this.#state === 'connected' || this.#state === 'unstable'
     if (state === 'connected') {
       this.refusal = undefined
@@ -614,7 +617,7 @@ export class Call extends EventTarget {
   #rebuild(offers) {
     this.#abandoned = offers ? fingerprintOf(this.pc.remoteDescription?.sdp) : undefined
     this.#holding = !offers // until the peer's offer is answered
-    for (const name of ['hold', 'answer', 'check']) this.#timers.cancel(name)
+    for (const name of ['hold', 'answer', 'check', 'held']) this.#timers.cancel(name)
     const old = this.pc
     this.#life.abort()
     this.files.use(filesChannel(this.#makeConnection(offers)))

@@ -77,6 +77,21 @@ row(11, 'server unreachable: a card, and it joins by itself when the server is b
   await both(people, (person) => person.waitConnected())
 })
 
+row(11, 'a module does not come: the page is not empty, but says so', ALONE, async (scene) => {
+  const { url } = await scene.server
+  const page = await (await scene.browser(0)).newPage()
+  await page.setRequestInterception(true)
+  page.on('request', (request) => (request.url().endsWith('/js/page/texts.js') ? request.abort() : request.continue()))
+  for (const path of ['', 'doctor']) {
+    await page.goto(url + path)
+    const stuck = await page.waitForSelector('#stuck', { visible: true })
+    assert.match(await stuck.evaluate((p) => p.innerText), /Load it again \(F5\).*\n.*重新加载/)
+  }
+  await page.close()
+  const whole = await scene.open(0, { room: '' })
+  assert.equal(await whole.page.$eval('#stuck', (p) => p.checkVisibility()), false)
+})
+
 row(11, 'replaced in another tab: a card, and the call can be taken back', PAIR, async (scene) => {
   const { a, b } = await scene.call()
   const session = await a.page.evaluate(() => duet.room.signaling.session)

@@ -37,9 +37,9 @@ row(10, 'a phone and a desktop, relayed, over https with the self-signed certifi
   const room = scene.newRoom()
   const phone = await scene.open(0, { url, room, prepare: async (page) => {
     await page.setViewport({ width: 360, height: 640, isMobile: true, hasTouch: true })
-    await relayOnly(page)
+    await relayOnly(page, { transport: 'udp' })
   } })
-  const desktop = await scene.open(1, { url, room, prepare: (page) => relayOnly(page) })
+  const desktop = await scene.open(1, { url, room, prepare: (page) => relayOnly(page, { transport: 'udp' }) })
   assert.equal(await phone.page.evaluate(() => isSecureContext), true)
   await phone.join('Ada')
   await phone.waitStatus('waiting')

@@ -206,6 +206,7 @@ test('a restart towards Firefox while the path lives: our candidates wait for it
   await settle()
   pc.gather('candidate:1')
   await call.receive(end) // still of the time before
+  await clock.advance(9_000)
   await call.receive(ofFirefox(answerOf('b')))
   pc.gather(null)
   await call.receive(candidateOf('b', 5))
@@ -220,12 +221,19 @@ test('a restart towards Firefox while the path lives: our candidates wait for it
   await settle()
   sent.length = 0
   pc.gather('candidate:3')
+  await call.receive(ofFirefox(answerOf('c')))
   await clock.advance(1_500)
   pc.gather('candidate:4')
   await clock.advance(499)
   assert.deepEqual(told(), [])
   await clock.advance(1)
   assert.deepEqual(told(), ['candidate:3', 'candidate:4'], 'a peer that does not tell the end is not waited for')
+  pc.restartIce()
+  await settle()
+  pc.gather('candidate:5')
+  assert.deepEqual(told(), [])
+  pc.connection('disconnected')
+  assert.deepEqual(told(), ['candidate:5'], 'the old path is lost: nothing is gained by waiting')
 })
 
 test('a restart of a broken path, by Firefox, or with no Firefox: candidates go at once', async () => {
@@ -236,9 +244,13 @@ test('a restart of a broken path, by Firefox, or with no Firefox: candidates go 
     await call.receive(theirs(answerOf('a')))
     pc.connection('connected')
     pc.connection(state)
+    const setLocal = pc.setLocalDescription.bind(pc)
+    pc.setLocalDescription = async () => {
+      await setLocal()
+      pc.pendingLocalDescription = ours(pc.pendingLocalDescription)
+    }
     pc.restartIce()
     await settle()
-    pc.pendingLocalDescription = ours(pc.pendingLocalDescription)
     pc.gather('candidate:1')
     assert.deepEqual(types(), ['offer', 'offer', 'candidate'])
   }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { after, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import * as duet from '../../js/duet.js'
 
@@ -13,32 +13,68 @@ const manifest = JSON.parse(readFileSync(join(js, 'package.json'), 'utf8'))
 /** The limit of what `connect` loads, minified and gzipped, in bytes. */
 const LIMIT = 12_000
 
-/** A folder in which duet-client is installed: what `npm pack` would take, and nothing else. */
-function installed(t) {
-  const folder = mkdtempSync(join(tmpdir(), 'duet-client-'))
-  t.after(() => rmSync(folder, { recursive: true }))
-  const home = join(folder, 'node_modules', 'duet-client')
-  cpSync(js, home, { recursive: true, filter: (from) => shipped(from.slice(js.length)) })
-  return folder
+const tsc = join(here, 'node_modules', '.bin', 'tsc')
+const skip = statSync(tsc, { throwIfNoEntry: false }) ? false : 'npm ci in static/test first'
+
+const workshop = mkdtempSync(join(tmpdir(), 'duet-client-'))
+after(() => rmSync(workshop, { recursive: true }))
+let packed, app // by the first test that asks
+
+/** The tarball that `npm pack` makes, `{ path, files }`. What is packed is a copy: `prepack` leaves nothing in the tree. */
+function tarball() {
+  if (packed) return packed
+  const test = join(workshop, 'test')
+  cpSync(js, join(workshop, 'js'), { recursive: true })
+  cpSync(join(here, 'types'), join(test, 'types'), { recursive: true })
+  symlinkSync(join(here, 'node_modules'), join(test, 'node_modules'))
+  const [{ filename, files }] = JSON.parse(npm(join(workshop, 'js'), 'pack', '--json', '--pack-destination', workshop))
+  return packed = { path: join(workshop, filename), files: files.map(({ path }) => path) }
 }
 
-const shipped = (name) => statSync(join(js, name)).isDirectory()
-  ? name === '' || manifest.files.includes(name.split('/')[0])
-  : /^[\w-]+\.(js|json|md)$/.test(name) || name.startsWith('compat/') || manifest.files.includes(name)
+/** What npm prints. It is kept off the network, the user's settings and cache. */
+function npm(cwd, ...words) {
+  const settings = { npm_config_cache: join(workshop, 'cache'), npm_config_userconfig: join(workshop, 'npmrc') }
+  return execFileSync('npm', [...words, '--silent', '--offline'], { cwd, encoding: 'utf8', env: { ...process.env, ...settings } })
+}
 
-test('the package resolves through its exports, and runs without a page', (t) => {
-  const folder = installed(t)
+/** The folder of an application in which the tarball is installed. */
+function installed() {
+  if (app) return app
+  const { path } = tarball()
+  app = mkdtempSync(join(workshop, 'app-'))
+  writeFileSync(join(app, 'package.json'), '{ "private": true }')
+  npm(app, 'install', path)
+  return app
+}
+
+test('the tarball holds the library with its types, and nothing of the page', { skip }, () => {
+  const { files } = tarball()
+  const modules = readdirSync(js).filter((name) => name.endsWith('.js'))
+  const scripts = readdirSync(join(js, 'compat')).map((name) => `compat/${name}`)
+  const types = files.filter((name) => /^types\/(compat\/)?[\w-]+\.d\.ts$/.test(name))
+  assert.deepEqual(files.toSorted(), ['README.md', 'client.d.ts', 'package.json', ...modules, ...scripts, ...types].sort())
+  for (const [entry, target] of Object.entries(manifest.exports)) {
+    for (const path of typeof target === 'string' ? [target] : Object.values(target)) assert.ok(files.includes(path.slice(2)), `${entry}: ${path}`)
+  }
+})
+
+test('the package resolves through its exports, and runs without a page', { skip }, () => {
+  const folder = installed()
   const classic = './compat/socket-io' // a script for a tag, not a module
   const entries = Object.keys(manifest.exports).filter((name) => name !== './package.json' && name !== classic)
   writeFileSync(join(folder, 'main.mjs'), `
     import { connect } from 'duet-client'
+    import manifest from 'duet-client/package.json' with { type: 'json' }
     const names = {}
     for (const entry of ${JSON.stringify(entries)}) names[entry] = Object.keys(await import('duet-client' + entry.slice(1))).sort()
-    import.meta.resolve('duet-client${classic.slice(1)}')
     const error = await connect('nonsense', { room: 'demo' }).catch((error) => error)
-    console.log(JSON.stringify({ names, code: error.code }))`)
-  const { names, code } = JSON.parse(execFileSync(process.execPath, ['main.mjs'], { cwd: folder, encoding: 'utf8' }))
-  assert.equal(code, 'bad-url')
+    const src = import.meta.resolve('duet-client${classic.slice(1)}')
+    globalThis.navigator ??= {}
+    globalThis.document = { currentScript: { src, dataset: {} }, baseURI: src }
+    await import(src)
+    console.log(JSON.stringify({ names, code: error.code, version: manifest.version, io: typeof io }))`)
+  const { names, code, version, io } = JSON.parse(execFileSync(process.execPath, ['main.mjs'], { cwd: folder, encoding: 'utf8' }))
+  assert.deepEqual([code, version, io], ['bad-url', manifest.version, 'function'])
   assert.deepEqual(names['.'], ['ClientError', 'JoinedRoom', 'Peer', 'connect'])
   assert.ok(names['./media'].includes('LocalMedia') && names['./data'].includes('Files') && names['./signaling'].includes('SignalingClient'))
   assert.throws(() => execFileSync(process.execPath, ['-e', "import('duet-client/page/main.js')"], { cwd: folder, stdio: 'pipe' }), /ERR_PACKAGE_PATH_NOT_EXPORTED/)
@@ -52,8 +88,8 @@ test('the manifest', () => {
   assert.deepEqual([manifest.name, manifest.type, manifest.license, manifest.dependencies], ['duet-client', 'module', 'Apache-2.0', undefined])
 })
 
-test('README.md: its code runs as it stands there, and it names every code and event', (t) => {
-  const folder = installed(t)
+test('README.md: its code runs as it stands there, and it names every code and event', { skip }, () => {
+  const folder = installed()
   const readme = readFileSync(join(js, 'README.md'), 'utf8')
   const blocks = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].map(([, code]) => code)
   const server = (answer) => `
@@ -105,9 +141,6 @@ test('client.d.ts names what the module exports', () => {
   assert.deepEqual(values.sort(), Object.keys(duet).sort())
 })
 
-const tsc = join(here, 'node_modules', '.bin', 'tsc')
-const noTypeScript = statSync(tsc, { throwIfNoEntry: false }) ? false : 'npm ci in static/test first'
-
 /** What tsc says; '' where it has nothing to complain of. */
 function compile(cwd, files, more) {
   const options = { target: 'es2024', lib: 'es2024,dom,dom.iterable', types: '', strict: true, noUncheckedIndexedAccess: true, noEmit: true, ...more }
@@ -120,23 +153,23 @@ function compile(cwd, files, more) {
   }
 }
 
-test('the types, as an application uses them: of the package, and of its modules one by one', { skip: noTypeScript }, (t) => {
-  const folder = installed(t)
-  const types = join(folder, 'node_modules', 'duet-client', 'types')
-  execFileSync(tsc, ['-p', join(here, 'types', 'declarations.json'), '--outDir', types]) // as `prepack` does
+test('the types, as an application uses them: of the package, and of its modules one by one', { skip }, () => {
+  const folder = installed()
   for (const name of ['use', 'modules']) cpSync(join(here, 'types', `${name}.ts`), join(folder, `${name}.mts`))
+  const imported = [...readFileSync(join(folder, 'modules.mts'), 'utf8').matchAll(/'duet-client(\/[\w/-]+)'/g)].map(([, name]) => `.${name}`)
+  assert.deepEqual(['.', './package.json', ...imported].sort(), Object.keys(manifest.exports).sort()) // use.ts has the first
   assert.equal(compile(folder, ['use.mts', 'modules.mts'], { module: 'nodenext', moduleResolution: 'nodenext' }), '')
   assert.equal(compile(folder, ['use.mts', 'modules.mts'], { module: 'es2022', moduleResolution: 'bundler' }), '')
 })
 
-test('the types are those of the code', { skip: noTypeScript }, () => {
+test('the types are those of the code', { skip }, () => {
   const options = { module: 'es2022', moduleResolution: 'bundler', allowJs: true, checkJs: true, allowImportingTsExtensions: true }
   assert.equal(compile(join(here, 'types'), ['matches.ts'], options), '')
 })
 
 const esbuild = await import('esbuild').catch(() => undefined)
 
-test('what connect loads stays small', { skip: esbuild ? false : 'npm ci in static/test first' }, async (t) => {
+test('what connect loads stays small', { skip }, async (t) => {
   const { outputFiles } = await esbuild.build({
     entryPoints: [join(js, 'duet.js')], outdir: '/', bundle: true, minify: true, splitting: true, format: 'esm', target: 'es2022', write: false,
   })
