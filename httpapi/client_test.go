@@ -105,7 +105,7 @@ func serve(t testing.TB, l net.Listener, change func(*settings)) *service {
 	hub := signaling.NewHub(set.hub, set.directory, log, reg)
 	s := &service{t: t, api: New(set.Config, hub, page, log, reg)}
 	ctx, stop := context.WithCancel(context.Background())
-	server := &http.Server{Handler: s.api.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	server := &http.Server{Handler: s.api.Handler(), ConnState: s.api.ConnState, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	var running sync.WaitGroup
 	running.Go(func() { _ = hub.Run(ctx) })
 	running.Go(func() { _ = server.Serve(l) })
@@ -123,6 +123,18 @@ func serve(t testing.TB, l net.Listener, change func(*settings)) *service {
 		}
 	})
 	return s
+}
+
+// await waits until there are n of what is counted.
+func (s *service) await(what string, count func() int, n int) {
+	s.t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for end := time.Now().Add(s.patience); count() != n; <-poll.C {
+		if time.Now().After(end) {
+			s.t.Fatalf("%d %s, want %d", count(), what, n)
+		}
+	}
 }
 
 // A pipeListener hands out the ends of pipes.

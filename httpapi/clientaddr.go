@@ -21,14 +21,19 @@ func clientIP(proxies []netip.Prefix) func(http.Handler) http.Handler {
 }
 
 // clientAddr returns the address that r's limits are counted under: the client's as a trusted proxy
-// gave it, else the connection's own. An IPv4 address in IPv6 form is folded; of an IPv6 address the
-// first 64 bits count, since one household or machine has all of the rest.
+// gave it, else the connection's own.
 func clientAddr(r *http.Request) netip.Addr {
 	addr := middleware.GetClientIPAddr(r.Context())
 	if !addr.IsValid() {
 		peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 		addr = peer.Addr()
 	}
+	return shareOf(addr)
+}
+
+// shareOf returns what addr counts as. An IPv4 address in IPv6 form is folded; of an IPv6 address the
+// first 64 bits count, since one household or machine has all of the rest.
+func shareOf(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap().WithZone("")
 	if !addr.Is6() {
 		return addr

@@ -25,13 +25,7 @@ func (s *service) parked() int {
 
 func (s *service) wantParked(n int) {
 	s.t.Helper()
-	poll := time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	for end := time.Now().Add(s.patience); s.parked() != n; <-poll.C {
-		if time.Now().After(end) {
-			s.t.Fatalf("%d sockets parked, want %d", s.parked(), n)
-		}
-	}
+	s.await("sockets parked", s.parked, n)
 }
 
 // Whoever waits costs no goroutine, and is reached all the same: by its peer, by the server's pings,

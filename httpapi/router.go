@@ -7,6 +7,7 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"path"
@@ -27,7 +28,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed; empty = nobody's
 
 	MaxConnections      int // WebSockets at once
-	MaxConnectionsPerIP int // of them from one address (IPv6: one /64)
+	MaxConnectionsPerIP int // of them from one address (IPv6: one /64), and of other connections
 	JoinRate            int // joins a minute and address (IPv6: /64)
 
 	JoinTimeout     time.Duration // from the handshake, or a leave, to a join
@@ -48,6 +49,7 @@ type API struct {
 	origins  originPolicy
 	hosts    []string
 	limits   *limits
+	conns    *ConnLimit
 	clientIP func(http.Handler) http.Handler
 	panics   prometheus.Counter
 	refused  *prometheus.CounterVec
@@ -67,6 +69,7 @@ func New(cfg Config, hub *signaling.Hub, files fs.FS, log *slog.Logger, reg prom
 		origins:  newOriginPolicy(cfg.AllowedOrigins),
 		hosts:    cfg.AllowedHosts,
 		limits:   newLimits(cfg.MaxConnections, cfg.MaxConnectionsPerIP, cfg.JoinRate),
+		conns:    NewConnLimit("public", max(cfg.MaxConnectionsPerIP, leastConns), cfg.TrustedProxies, reg),
 		clientIP: clientIP(cfg.TrustedProxies),
 		panics:   newPanicCounter(reg),
 		refused:  newRefusedCounter(reg),
@@ -93,6 +96,10 @@ func (a *API) Handler() http.Handler {
 	})
 	return root
 }
+
+// ConnState is that of the http.Server that serves Handler: it bounds the connections of one address
+// that are no WebSockets (see ConnLimit).
+func (a *API) ConnState(c net.Conn, state http.ConnState) { a.conns.Watch(c, state) }
 
 // pageRoutes adds what lives under the base path.
 func (a *API) pageRoutes(r chi.Router) {

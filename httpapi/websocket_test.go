@@ -102,6 +102,18 @@ func (s *service) only(known ...*socket) *socket {
 	return found
 }
 
+// pairWithSocket is pair, and the server's side of a.
+func (s *service) pairWithSocket(session string) (a, b *testConn, ofA *socket) {
+	s.t.Helper()
+	b = s.open()
+	b.join("demo", "")
+	known := s.only()
+	a = s.open()
+	a.join("demo", session)
+	b.want("peer-joined")
+	return a, b, s.only(known)
+}
+
 // docs/protocol.md, section 5: how a connection ends decides what its seat does.
 func TestEndOfAConnection(t *testing.T) {
 	const atOnce, eight, grace = 0, 8 * time.Second, 30 * time.Second
@@ -293,13 +305,8 @@ func TestLeaveIsReadBehindAFailedWrite(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *service) {
-				b := s.open()
-				b.join("demo", "")
-				known := s.only()
-				a := s.open()
-				a.join("demo", key("a"))
-				b.want("peer-joined")
-				s.only(known).wire.Conn.(*pipeConn).broken.Store(true)
+				a, b, socket := s.pairWithSocket(key("a"))
+				socket.wire.Conn.(*pipeConn).broken.Store(true)
 				b.count("message", `,"data":1`)
 				synctest.Wait()
 				start := time.Now()
@@ -389,13 +396,8 @@ func TestPanicEndsItsConnectionOnly(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *service) {
-				b := s.open()
-				b.join("demo", "")
-				known := s.only()
-				a := s.open()
-				a.join("demo", key("a"))
-				b.want("peer-joined")
-				tt.order(s.only(known).wire.Conn.(*pipeConn))
+				a, b, socket := s.pairWithSocket(key("a"))
+				tt.order(socket.wire.Conn.(*pipeConn))
 				b.count("message", `,"data":1`)
 				a.wantEnd(1006)
 				b.want("peer-away")

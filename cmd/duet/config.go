@@ -56,7 +56,7 @@ type config struct {
 	MessageBurst        int     `env:"DUET_MESSAGE_BURST" envDefault:"200" min:"1" max:"1000000" desc:"messages a connection may send at once"`
 	JoinRate            int     `env:"DUET_JOIN_RATE" envDefault:"60" min:"1" max:"100000000" desc:"joins a minute and address (IPv6: /64)"`
 	MaxConnections      autoInt `env:"DUET_MAX_CONNECTIONS" envDefault:"auto" min:"1" max:"10000000" desc:"connections at once; auto = from the file-descriptor limit"`
-	MaxConnectionsPerIP int     `env:"DUET_MAX_CONNECTIONS_PER_IP" envDefault:"100" min:"1" max:"10000000" desc:"connections at once from one address (IPv6: /64)"`
+	MaxConnectionsPerIP int     `env:"DUET_MAX_CONNECTIONS_PER_IP" envDefault:"100" min:"1" max:"10000000" desc:"WebSockets at once from one address (IPv6: /64); of other connections as many, or 32"`
 
 	STUN       stunURL    `env:"DUET_STUN" envDefault:"stun:stun.l.google.com:19302" desc:"STUN server that browsers ask for their public address, or off"`
 	ICEServers iceServers `env:"DUET_ICE_SERVERS" secret:"true" desc:"further STUN and TURN servers, a JSON array of RTCIceServer"`

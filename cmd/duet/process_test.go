@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
@@ -141,16 +143,8 @@ func (s *transcript) await(t *testing.T, want *regexp.Regexp) string {
 // get returns status and body of a GET.
 func get(t testing.TB, url string) (int, string) {
 	t.Helper()
-	res, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(body)
+	res, body := fetch(t, http.DefaultClient, url)
+	return res.StatusCode, body
 }
 
 func TestProcessServesAndEnds(t *testing.T) {
@@ -200,6 +194,42 @@ func TestProcessServesAndEnds(t *testing.T) {
 	}
 	if strings.Contains(said, "hunter2") {
 		t.Error("a secret was logged")
+	}
+}
+
+// One address cannot hold all connections of a listener by saying nothing: neither of the one for clients
+// nor of the one that leads to it.
+func TestOneAddressThatSaysNothing(t *testing.T) {
+	p := spawn(t, nil, "DUET_MAX_CONNECTIONS_PER_IP=1", "DUET_TLS_SELF_SIGNED=true", "DUET_HTTP_REDIRECT_ADDR=127.0.0.1:0", "DUET_DATA_DIR="+t.TempDir())
+	at := p.said(t)
+	for _, tt := range []struct {
+		listener, url string
+		most          int
+	}{{"public", at.Page, 32}, {"redirect", at.Redirect, redirectsPerIP}} {
+		to, err := url.Parse(tt.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var first net.Conn
+		for range tt.most + 1 {
+			c, err := net.Dial("tcp", to.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			first = cmp.Or(first, c)
+		}
+		began := time.Now()
+		if err := first.SetReadDeadline(began.Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := first.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > headerTimeout*9/10 {
+			t.Errorf("%s: %v after %v, want the end at once", tt.listener, err, time.Since(began))
+		}
+		want := fmt.Sprintf("duet_http_connections_cut_total{listener=%q} 1\n", tt.listener)
+		if _, metrics := get(t, at.Operator); !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
 	}
 }
 

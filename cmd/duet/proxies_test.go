@@ -291,19 +291,11 @@ func TestProxies(t *testing.T) {
 // get returns status and Location, or the body where there is none.
 func (p *proxy) get(t *testing.T, address string) (int, string) {
 	t.Helper()
-	res, err := p.client("127.0.0.9").Get(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	res, body := fetch(t, p.client("127.0.0.9"), address)
 	if location := res.Header.Get("Location"); location != "" {
 		return res.StatusCode, location
 	}
-	return res.StatusCode, string(body)
+	return res.StatusCode, body
 }
 
 // tryPage loads what a browser would.

@@ -70,6 +70,7 @@ func run(ctx context.Context, cfg *config, environ []string, descriptors int, st
 	api := httpapi.New(cfg.api(), hub, static.Files, log, reg)
 	site := newServer(secure.handler(api.Handler()), log)
 	site.ReadTimeout, site.WriteTimeout = requestTimeout, requestTimeout // an upgraded socket sheds both
+	site.ConnState = api.ConnState
 	operations := httpapi.NewOperator(cfg.operator(), hub, beside.events, log, reg)
 	operator := newServer(httpapi.AdminHandler(reg, operations), log) // a profile takes its time
 

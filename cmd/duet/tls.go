@@ -29,6 +29,7 @@ import (
 
 const (
 	redirectConnections = 64                  // at once on DUET_HTTP_REDIRECT_ADDR
+	redirectsPerIP      = 16                  // of them from one address (IPv6: /64)
 	strictTransport     = 30 * 24 * time.Hour // how long a browser remembers to use nothing but https
 	expiryCheck         = time.Hour
 	expiryWarning       = 24 * time.Hour // between two warnings
@@ -247,6 +248,7 @@ func startTLS(ctx context.Context, cfg *config, public net.Addr, log *slog.Logge
 		}
 		t.plain = newServer(handler, log)
 		t.plain.ReadTimeout, t.plain.WriteTimeout = requestTimeout, requestTimeout
+		t.plain.ConnState = httpapi.NewConnLimit("redirect", redirectsPerIP, cfg.TrustedProxies, reg).Watch
 	}
 	return t, nil
 }

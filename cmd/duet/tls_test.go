@@ -101,7 +101,7 @@ func (p *process) said(t *testing.T) (at struct{ Page, Websocket, Operator, Netw
 }
 
 // fetch does a GET and returns the response and its body.
-func fetch(t *testing.T, client *http.Client, url string) (*http.Response, string) {
+func fetch(t testing.TB, client *http.Client, url string) (*http.Response, string) {
 	t.Helper()
 	res, err := client.Get(url)
 	if err != nil {
