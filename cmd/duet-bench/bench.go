@@ -80,7 +80,6 @@ func (b *bench) steps() []step {
 func (b *bench) run(ctx context.Context) error {
 	steps := b.steps()
 	b.log.expected = b.lasts(steps)
-	b.log.began = time.Now()
 	for i, st := range steps {
 		b.log.begin(i, len(steps), st.title()+" · "+st.sys.name)
 		t := newTrial(ctx, &b.plan, st.sys, st.variant, b.cores)
@@ -131,7 +130,7 @@ func (b *bench) record(st step, t *trial, err error) {
 type progress struct {
 	w        io.Writer
 	terminal bool
-	began    time.Time
+	began    time.Time // with the first step
 
 	expected, passed time.Duration // of all steps, and of those that are done, as planned
 }
@@ -151,6 +150,9 @@ func (p *progress) left(gone time.Duration) time.Duration {
 
 // begin announces step i of n, with the time that the rest may take.
 func (p *progress) begin(i, n int, what string) {
+	if p.began.IsZero() {
+		p.began = time.Now()
+	}
 	gone := time.Since(p.began)
 	p.line(fmt.Sprintf("[%d/%d, %v gone, about %v left] %s", i+1, n, gone.Round(time.Second), p.left(gone), what))
 }
@@ -158,10 +160,7 @@ func (p *progress) begin(i, n int, what string) {
 // end shows what a step found.
 func (p *progress) end(st step, t *trial, err error) {
 	if err != nil {
-		p.line(fmt.Sprintf("FAIL %s · %s: %v", st.title(), st.sys.name, err))
-		if p.terminal {
-			fmt.Fprintln(p.w) // a failure stays on the screen
-		}
+		p.fail(st.title()+" · "+st.sys.name, err)
 		return
 	}
 	var found []string
@@ -169,6 +168,14 @@ func (p *progress) end(st step, t *trial, err error) {
 		found = append(found, fmt.Sprintf("%s %s", key, number(typical(t.values[key]), 2)))
 	}
 	p.line(fmt.Sprintf("%s · %s: %s", st.title(), st.sys.name, strings.Join(found, ", ")))
+}
+
+// fail shows why a step failed.
+func (p *progress) fail(what string, err error) {
+	p.line(fmt.Sprintf("FAIL %s: %v", what, err))
+	if p.terminal {
+		fmt.Fprintln(p.w) // it stays on the screen
+	}
 }
 
 func (p *progress) line(s string) {

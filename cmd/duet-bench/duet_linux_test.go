@@ -149,13 +149,13 @@ func TestMain(m *testing.M) {
 func TestProfile(t *testing.T) {
 	sys, cores := buildDuet(t)
 	b := &bench{plan: tiny, modes: []mode{*modeNamed("relay"), *modeNamed("image")}, systems: []*system{sys}, cores: cores,
-		log: &progress{w: t.Output()}, profileDir: filepath.Join(t.TempDir(), "profiles")}
+		results: newResults(), log: &progress{w: t.Output()}, profileDir: filepath.Join(t.TempDir(), "profiles")}
 	b.plan.profile = profileWindows(time.Second)
 	if err := b.profile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(b.profiles) != 1 || b.profiles[0].spent <= 0 {
-		t.Fatalf("profiles: %+v", b.profiles)
+		t.Fatalf("profiles: %+v, failures: %v", b.profiles, b.results.failures)
 	}
 	var sum float64
 	for g, share := range b.profiles[0].shares {
@@ -164,6 +164,33 @@ func TestProfile(t *testing.T) {
 	}
 	if math.Abs(sum-1) > 1e-9 || len(b.profiles[0].shares) < 3 { // on a busy machine there are few samples
 		t.Errorf("shares: %v, sum %v", b.profiles[0].shares, sum)
+	}
+}
+
+// A load that cannot be profiled costs nothing but its profile: what was measured before is reported.
+func TestProfileFails(t *testing.T) {
+	c, err := cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys := &system{name: "duet", argv: []string{"sh", "-c", "echo no such luck; exit 1"}}
+	var log bytes.Buffer
+	b := &bench{plan: tiny, modes: []mode{*modeNamed("relay"), *modeNamed("latency")}, systems: []*system{sys}, cores: c,
+		results: newResults(), log: &progress{w: &log}, profileDir: t.TempDir()}
+	b.plan.profile = profileWindows(time.Second)
+	if err := b.profile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.profiles) > 0 || b.results.err() == nil {
+		t.Errorf("profiles: %+v, %v", b.profiles, b.results.err())
+	}
+	for _, l := range b.profileLoads() {
+		if err := b.results.failed("profile · "+l.title, "duet"); err == nil || !strings.Contains(err.Error(), "no such luck") {
+			t.Errorf("%s: %v", l.title, err)
+		}
+		if !strings.Contains(log.String(), "FAIL profile · "+l.title) {
+			t.Errorf("%s is missing in\n%s", l.title, log.String())
+		}
 	}
 }
 

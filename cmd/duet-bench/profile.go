@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -64,7 +65,8 @@ func (b *bench) profileLasts(l profileLoad) time.Duration {
 	return filling + b.plan.profile[l.mode].lasts()
 }
 
-// profile runs duet under the loads once more, so that the profiler takes nothing from the figures.
+// profile runs duet under the loads once more, so that the profiler takes nothing from the figures. A
+// failed one is written down and the run goes on.
 func (b *bench) profile(ctx context.Context) error {
 	loads := b.profileLoads()
 	if len(loads) == 0 {
@@ -76,18 +78,38 @@ func (b *bench) profile(ctx context.Context) error {
 	sys := *b.systems[slices.IndexFunc(b.systems, isDuet)]
 	sys.env = append(slices.Clone(sys.env), "DUET_ADMIN_ADDR="+anyPort)
 	for i, l := range loads {
-		b.log.begin(i, len(loads), "profile · "+l.title)
-		p, err := b.profileOne(ctx, &sys, l)
+		what := "profile · " + l.title
+		b.log.begin(i, len(loads), what)
+		p, err := untilSampled(func() (profiled, error) { return b.profileOne(ctx, &sys, l) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			return fmt.Errorf("profiling %s: %w", l.title, err)
+			b.results.fail(what, sys.name, err)
+			b.log.fail(what, err)
+		} else {
+			b.profiles = append(b.profiles, p)
 		}
-		b.profiles = append(b.profiles, p)
 		b.log.passed += b.profileLasts(l)
 	}
 	return nil
+}
+
+// errNoSamples is what a profile ends with that found the server on no processor: on a machine that was
+// suspended meanwhile, or had no time for it.
+var errNoSamples = errors.New("the profile has no samples: run the bench on a machine that does nothing else")
+
+// profileTries is how often a load is profiled that comes without samples.
+const profileTries = 3
+
+// untilSampled takes a profile, and again while it has no samples.
+func untilSampled(take func() (profiled, error)) (p profiled, err error) {
+	for range profileTries {
+		if p, err = take(); !errors.Is(err, errNoSamples) {
+			break
+		}
+	}
+	return p, err
 }
 
 func (b *bench) profileOne(ctx context.Context, sys *system, l profileLoad) (profiled, error) {
@@ -215,7 +237,7 @@ func condense(r io.Reader) (map[string]float64, error) {
 	}
 	end()
 	if total == 0 {
-		return nil, cmp.Or(lines.Err(), fmt.Errorf("the profile has no samples"))
+		return nil, cmp.Or(lines.Err(), errNoSamples)
 	}
 	for g := range shares {
 		shares[g] /= total

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -49,8 +50,34 @@ func TestCondense(t *testing.T) {
 			t.Errorf("%s: %v, want %v", g, shares[g], share)
 		}
 	}
-	if _, err := condense(strings.NewReader("File: duet\n")); err == nil {
-		t.Error("a profile without samples is no error")
+	nothing := "Duration: 3.01s, Total samples = 0 \n-----------+-------------------------------------------------------\n"
+	if _, err := condense(strings.NewReader(nothing)); !errors.Is(err, errNoSamples) {
+		t.Errorf("without samples: %v", err)
+	}
+}
+
+// A profile without samples is taken again; any other fault, and what comes of it, is final.
+func TestUntilSampled(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name  string
+		comes []error // of one try after the other
+		want  error
+		tries int
+	}{
+		{"at once", []error{nil}, nil, 1},
+		{"the second time", []error{errNoSamples, nil}, nil, 2},
+		{"never", []error{errNoSamples, errNoSamples, errNoSamples, nil}, errNoSamples, 3},
+		{"a fault", []error{broken, nil}, broken, 1},
+	} {
+		tries := 0
+		p, err := untilSampled(func() (profiled, error) {
+			tries++
+			return profiled{spent: float64(tries)}, tt.comes[tries-1]
+		})
+		if err != tt.want || tries != tt.tries || p.spent != float64(tries) {
+			t.Errorf("%s: %v after %d tries, want %v after %d", tt.name, err, tries, tt.want, tt.tries)
+		}
 	}
 }
 
