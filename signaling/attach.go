@@ -39,7 +39,7 @@ const (
 	attachDone     = "attached"
 	attachRefused  = "refused"
 	attachNotOwner = "not-owner" // ask the directory again
-	attachFrozen   = "frozen"    // try again
+	attachFrozen   = "frozen"    // try again: nothing was done
 	attachGone     = "gone"      // again: there is no such seat any more
 )
 
@@ -69,10 +69,15 @@ func (a *attachment) join(out *remoteSeat) *join {
 	return c
 }
 
-// attach answers another node's attachment.
+// attach answers another node's attachment, or gives up when nobody waits for the answer any more.
 func (h *Hub) attach(ctx context.Context, a *attachment) attached {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	if !h.directory.Valid() {
 		return attached{Status: attachFrozen}
+	}
+	if h.wasGiven(a.Room) {
+		return attached{Status: attachNotOwner}
 	}
 	out := newRemoteSeat(h, linkID{a.Edge, a.Link}, a.Turn, a.Room)
 	c := a.join(out)
@@ -84,23 +89,28 @@ func (h *Hub) attach(ctx context.Context, a *attachment) attached {
 		if r == nil {
 			return h.notHere(ctx, a.Room)
 		}
-		var ok bool
-		if rep, ok = r.ask(c); !ok {
+		var err error
+		if rep, err = r.ask(ctx, c); errors.Is(err, ErrNoRoom) {
 			return h.notHere(ctx, a.Room)
+		} else if err != nil {
+			return attached{Status: attachFrozen}
 		}
 	} else {
 		owner, err := h.directory.Find(ctx, a.Room)
 		if err != nil || owner.Node != h.directory.Self() {
 			return attached{Status: attachNotOwner}
 		}
-		var ok bool
-		if _, rep, ok = h.enterLocal(c, owner); !ok {
+		if _, rep, err = h.enterLocal(ctx, c, owner); errors.Is(err, ErrNoRoom) {
 			return attached{Status: attachNotOwner}
+		} else if err != nil {
+			return attached{Status: attachFrozen}
 		}
 	}
 	switch {
 	case rep.err == errNoSeat:
 		return attached{Status: attachGone}
+	case rep.err == errWait:
+		return attached{Status: attachFrozen}
 	case rep.err != nil:
 		return attached{Status: attachRefused, Refusal: rep.err.sent()}
 	}
@@ -109,8 +119,8 @@ func (h *Hub) attach(ctx context.Context, a *attachment) attached {
 
 // notHere answers for a room that does not run here: is it elsewhere, or gone?
 func (h *Hub) notHere(ctx context.Context, room RoomID) attached {
-	owner, err := h.directory.Look(ctx, room)
-	if err == nil && owner.Node != h.directory.Self() {
+	owner, err := h.whose(ctx, room)
+	if err == nil && owner.Node != h.directory.Self() || h.wasGiven(room) {
 		return attached{Status: attachNotOwner}
 	}
 	return attached{Status: attachGone}
@@ -118,6 +128,9 @@ func (h *Hub) notHere(ctx context.Context, room RoomID) attached {
 
 // errNoSeat answers an attachment to a seat that has ended.
 var errNoSeat = &refusal{err: ErrNoSeat, text: "the seat has ended"}
+
+// errWait answers an attachment of a stranger while the room waits for those who were there.
+var errWait = &refusal{err: ErrRestart, text: "the room waits for those who were there"}
 
 // ---- requests
 

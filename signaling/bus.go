@@ -47,7 +47,8 @@ type Listener interface {
 	// Frame handles what another node sent. Frames of one lane come one after the other. It must not
 	// block, and keeps nothing of frame.
 	Frame(frame []byte)
-	// Request answers a request; each call has a goroutine of its own.
+	// Request answers a request; each call has a goroutine of its own. It may end with ctx, when nobody waits
+	// for the answer any more.
 	Request(ctx context.Context, request []byte) []byte
 	// Silent says that a node gives no sign of life any more. It may come back.
 	Silent(node NodeID)

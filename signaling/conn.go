@@ -45,7 +45,9 @@ type Conn struct {
 	mu          sync.Mutex
 	direct      [][]byte // what is said before, beside or after a seat's feed
 	directBytes int
-	feed        Feed // nil = none
+	feed        Feed          // nil = none
+	ended       bool          // by its seat
+	waits       chan struct{} // closed then; nil: nobody waits for it
 }
 
 // Connect makes the Conn of a new connection. allowJoin is asked before each join; false refuses
@@ -309,10 +311,27 @@ func (c *Conn) Attach(joined []byte, feed Feed) {
 // Wake implements Outlet.
 func (c *Conn) Wake() { c.transport.Wake() }
 
+// over returns a channel that is closed when the connection's seat has ended it.
+func (c *Conn) over() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waits == nil {
+		c.waits = make(chan struct{})
+		if c.ended {
+			close(c.waits)
+		}
+	}
+	return c.waits
+}
+
 // End implements Outlet.
 func (c *Conn) End(cause error) {
 	c.mu.Lock()
 	c.feed = nil
+	if !c.ended && c.waits != nil {
+		close(c.waits)
+	}
+	c.ended = true
 	if why, ok := cause.(*refusal); ok {
 		c.hub.metrics.refused(why.err)
 		c.push(closeEnvelope(errorEnvelope(why), 0))

@@ -25,7 +25,7 @@ type Directory interface {
 	Find(ctx context.Context, room RoomID) (Owner, error)
 	// Look says who owns the room and claims nothing. The error wraps ErrNoRoom where nobody does. Of a
 	// room that this node holds it makes sure by a new claim, with a new Epoch: after it no Receive from
-	// the one before succeeds.
+	// the one before succeeds, and a handover that begins asks Find for the Epoch.
 	Look(ctx context.Context, room RoomID) (Owner, error)
 	// Release ends a hold. A room without one is soon free. It does not block.
 	Release(room RoomID)

@@ -57,6 +57,9 @@ func (n *neighborhood) newLink(c *join) *remoteHold {
 	l := &remoteHold{hub: n.hub, lane: laneOf(c.room), request: attachmentOf(c), out: c.out, queue: &queue{},
 		attaching: true, leaving: make(chan bool, 1), over: make(chan struct{})}
 	l.hop = newHop(n.hop, l.send, l.stuck)
+	if l.request.Key == nil {
+		l.queue.fetched = l.fetched
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lastLink++
@@ -147,7 +150,7 @@ func (l *remoteHold) part(f *frame) {
 		if stale {
 			return
 		}
-		if !l.queue.push(append([]byte(nil), envelope...)) {
+		if !l.queue.push(queued{append([]byte(nil), envelope...), inRing}) {
 			l.abandon(ErrTooSlow)
 			return
 		}
@@ -357,6 +360,12 @@ func (l *remoteHold) acknowledge(received uint64) {
 	l.hop.putSlowly(strconv.AppendUint([]byte("ack "), received, 10))
 }
 
+// fetched acknowledges for a client without a session, which cannot: the room keeps for it what its
+// connection has not fetched, as it would on its own node, and says busy to others when that is too much.
+func (l *remoteHold) fetched(number uint64) {
+	l.say(strconv.AppendUint([]byte("ack "), number, 10))
+}
+
 func (l *remoteHold) leave(seq uint64) remainder {
 	if !l.hop.putSlowly(strconv.AppendUint([]byte("leave "), seq, 10)) {
 		return nil
@@ -390,20 +399,31 @@ func (l *remoteHold) lost(how Ending) {
 
 // A queue holds what came for a connection until its transport fetches it.
 type queue struct {
+	fetched func(number uint64) // called when a message in the ring is fetched and none is left, or many were; nil: nobody cares
+
 	mu    sync.Mutex
-	items [][]byte
+	items []queued
 	bytes int
+	owed  int // fetched and not told
 }
 
-// push adds a message. False: the connection is too slow, or gone.
-func (q *queue) push(msg []byte) bool {
+type queued struct {
+	msg    []byte
+	number uint64 // in the room's ring; 0 = none
+}
+
+// fetchedEvery is how many messages may be fetched before that is told, while there are more.
+const fetchedEvery = 32
+
+// push adds a message. False: the connection is too slow, or gone. The room's ring is full sooner.
+func (q *queue) push(m queued) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.bytes+len(msg) > directLimit {
+	if q.bytes+len(m.msg) > directLimit {
 		return false
 	}
-	q.items = append(q.items, msg)
-	q.bytes += len(msg)
+	q.items = append(q.items, m)
+	q.bytes += len(m.msg)
 	return true
 }
 
@@ -415,12 +435,16 @@ func (q *queue) Next(dst []byte) (msg []byte, at int64, ok bool) {
 		return dst, 0, false
 	}
 	first := q.items[0]
-	q.items[0] = nil
+	q.items[0] = queued{}
 	if q.items = q.items[1:]; len(q.items) == 0 {
 		q.items = nil
 	}
-	q.bytes -= len(first)
-	return append(dst, first...), 0, true
+	q.bytes -= len(first.msg)
+	if q.owed++; q.fetched != nil && first.number != 0 && (q.items == nil || q.owed >= fetchedEvery) {
+		q.owed = 0
+		q.fetched(first.number)
+	}
+	return append(dst, first.msg...), 0, true
 }
 
 func (q *queue) discard() {}

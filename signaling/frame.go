@@ -19,7 +19,7 @@ import (
 //
 //	relay <kind> <seq> <to> <at>\n<envelope>    - for to: everybody
 //	refused <kind>\n<refusal>
-//	ack <received>
+//	ack <received>       by the client; without a session by its node, for what its connection has fetched
 //	leave <seq>
 //	gone <ending>
 //	here                 is there still anybody?
@@ -53,8 +53,6 @@ type linkID struct {
 	edge   NodeID
 	number uint64 // counts the edge's links
 }
-
-func (l linkID) local() bool { return l == linkID{} }
 
 // A frame is one of a hop's.
 type frame struct {

@@ -158,6 +158,15 @@ func (r *Room) awayAfterMove(s *seat) {
 
 // ---- giving
 
+// wasGiven reports whether the room was handed over. The directory may say for a while that it is still here,
+// by a reading that is old or for the sake of other holds: who believes that makes it a second time.
+func (h *Hub) wasGiven(room RoomID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, given := h.given[room]
+	return given
+}
+
 // HandOver moves every room to another node, evenly within the time given, and takes no new ones from
 // now on. Connections of this process to rooms that move are closed with 1012, so that their clients
 // come back elsewhere; those of other nodes notice nothing. Rooms that nobody took stay.
@@ -234,7 +243,7 @@ func (m moveOut) apply(r *Room) {
 	}
 	r.endOverflowed()
 	if len(r.seats) == 0 {
-		r.strangers = nil // they look for another room
+		r.recoverUntil, r.strangers = time.Time{}, nil // they look for another room
 		m.done <- true
 		return
 	}
@@ -254,7 +263,8 @@ func (m moveOut) apply(r *Room) {
 		s.ring.discard()
 		r.retire(s)
 	}
-	r.seats, r.strangers, r.moved = nil, nil, true
+	r.seats, r.moved = nil, true
+	r.recoverUntil, r.strangers = time.Time{}, nil
 	m.done <- true
 }
 
@@ -283,7 +293,17 @@ func (r *Room) target() (NodeID, bool) {
 func (h *Hub) give(ctx context.Context, r *Room, node NodeID) bool {
 	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
-	err := h.offer(ctx, r.snapshot(), node)
+	owner, err := h.directory.Find(ctx, r.ID) // the directory may have claimed it anew since the room began
+	if err != nil {
+		h.log.Warn("handover", "node", node, "error", err)
+		return false
+	}
+	if owner.Node != h.directory.Self() {
+		return true
+	}
+	defer h.directory.Release(r.ID)
+	r.owner = owner
+	err = h.offer(ctx, r.snapshot(), node)
 	if err == nil {
 		return true
 	}
@@ -443,14 +463,14 @@ func (h *Hub) claimHanded(snap *snapshot) (Owner, error) {
 
 // An arriving snapshot has not come whole yet.
 type arriving struct {
-	since time.Time
 	parts [][]byte
+	late  *time.Timer // forgets it
 }
 
 const (
 	mostArriving   = 2 * movesAtOnce
 	mostParts      = 16
-	arrivalTimeout = moveTimeout
+	arrivalTimeout = moveTimeout // from the first part on: the giver waits no longer for all of them
 )
 
 func (n *neighborhood) nextHandover() uint64 { return n.handovers.Add(1) }
@@ -462,27 +482,34 @@ func (n *neighborhood) collect(part *handedPart, data []byte) (b []byte, whole b
 	}
 	n.arriving.Lock()
 	defer n.arriving.Unlock()
-	now := time.Now()
-	for id, a := range n.arriving.snapshots {
-		if now.Sub(a.since) > arrivalTimeout {
-			delete(n.arriving.snapshots, id)
-		}
-	}
 	a := n.arriving.snapshots[part.ID]
 	if a == nil {
 		if len(n.arriving.snapshots) >= mostArriving {
 			return nil, false, errors.New("too many rooms arrive at once")
 		}
-		a = &arriving{since: now}
+		a = &arriving{}
+		a.late = time.AfterFunc(arrivalTimeout, func() {
+			n.arriving.Lock()
+			defer n.arriving.Unlock()
+			n.arrived(part.ID, a)
+		})
 		n.arriving.snapshots[part.ID] = a
 	}
 	if part.Index != len(a.parts) {
-		delete(n.arriving.snapshots, part.ID)
+		n.arrived(part.ID, a)
 		return nil, false, errors.New("parts are out of order")
 	}
 	if a.parts = append(a.parts, data); len(a.parts) < part.Of {
 		return nil, false, nil
 	}
-	delete(n.arriving.snapshots, part.ID)
+	n.arrived(part.ID, a)
 	return bytes.Join(a.parts, nil), true, nil
+}
+
+// arrived forgets a snapshot that is whole, or never will be. arriving is locked.
+func (n *neighborhood) arrived(id string, a *arriving) {
+	a.late.Stop()
+	if n.arriving.snapshots[id] == a {
+		delete(n.arriving.snapshots, id)
+	}
 }

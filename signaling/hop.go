@@ -182,12 +182,16 @@ func (h *hop) forget(confirmed uint64) {
 		gone[i] = nil
 	}
 	h.waiting, h.confirmed = h.waiting[len(gone):], confirmed
+	late := h.wait > resendAfter
 	h.moved, h.wait = time.Now(), resendAfter
-	if len(h.waiting) == 0 {
+	switch {
+	case len(h.waiting) == 0:
 		h.waiting = nil
 		if h.resend != nil {
 			h.resend.Stop()
 		}
+	case late: // the timer still stands at the longer pause
+		h.arm(&h.resend, h.wait, h.late)
 	}
 	h.space.Broadcast()
 }

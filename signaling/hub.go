@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -45,14 +46,15 @@ type Hub struct {
 	rooms   map[RoomID]*Room
 	most    int // rooms since the map was made
 	closed  bool
-	leaves  bool // its rooms go to other nodes: it takes no new ones
+	leaves  bool                // its rooms go to other nodes: it takes no new ones
+	given   map[RoomID]struct{} // to other nodes, since it leaves: none is ever made here again
 	running sync.WaitGroup
 }
 
 // NewHub makes a Hub. Its rooms work at once; Run gives it the sense of time it needs to tell a
 // stall of the process from a client that is late.
 func NewHub(cfg Config, dir Directory, log *slog.Logger, reg prometheus.Registerer) *Hub {
-	h := &Hub{cfg: cfg, directory: dir, log: log.With("component", "signaling"), rooms: map[RoomID]*Room{}}
+	h := &Hub{cfg: cfg, directory: dir, log: log.With("component", "signaling"), rooms: map[RoomID]*Room{}, given: map[RoomID]struct{}{}}
 	h.metrics = newMetrics(reg, h)
 	if cfg.Bus != nil {
 		h.nodes = newNeighborhood(h, cfg.Bus, reg)
@@ -97,15 +99,14 @@ func (h *Hub) Rooms() int {
 func (h *Hub) enter(ctx context.Context, c *join) (hold, *refusal) {
 	if h.nodes != nil {
 		var cancel func()
-		ctx, cancel = context.WithTimeout(ctx, enterTimeout)
+		ctx, cancel = context.WithTimeout(ctx, enterTimeout+h.cfg.Recover)
 		defer cancel()
 	}
 	var link *remoteHold // once the room was elsewhere
 	for attempt := 0; ; attempt++ {
 		owner, err := h.directory.Find(ctx, c.room)
 		if err != nil {
-			return nil, link.giveUp(&refusal{err: fmt.Errorf("find owner of room: %w", err),
-				text: "the room cannot be reached now; try again"})
+			return nil, link.giveUp(unreachable(fmt.Errorf("find owner of room: %w", err)))
 		}
 		if owner.Node == h.directory.Self() {
 			if bad := link.giveUp(nil); bad != nil {
@@ -113,14 +114,16 @@ func (h *Hub) enter(ctx context.Context, c *join) (hold, *refusal) {
 				return nil, bad
 			}
 			link = nil
-			r, rep, ok := h.enterLocal(c, owner)
+			r, rep, err := h.enterLocal(ctx, c, owner)
 			switch {
-			case !ok:
+			case errors.Is(err, ErrNoRoom):
 				continue
+			case err != nil: // it stands still
+				return nil, unreachable(fmt.Errorf("wait for the room: %w", err))
 			case rep.err != nil:
 				return nil, rep.err
 			}
-			return &localHold{r, rep.seat, rep.gen}, nil
+			return &localHold{r, rep.seat, rep.gen, c.out.(*Conn)}, nil
 		}
 		if link == nil {
 			link = h.nodes.newLink(c)
@@ -135,21 +138,28 @@ func (h *Hub) enter(ctx context.Context, c *join) (hold, *refusal) {
 	}
 }
 
-// submit posts c to its room. A room that has ended has left the map before anybody can notice,
-// so the second look finds none and makes a new one; never a dead hub, never two of one name.
+// unreachable sends a client away, to come back (1012).
+func unreachable(err error) *refusal {
+	return &refusal{err: err, text: "the room cannot be reached now; try again"}
+}
+
+// submit posts c to its room. Its error is a *refusal, or ctx's. A room that has ended has left the map before
+// anybody can notice, so the second look finds none and makes a new one; never a dead hub, never two of one
+// name.
 //
 // hold is the directory's: it goes over to a room that is made, else it ends here.
-func (h *Hub) submit(c *join, hold Owner) (*Room, *refusal) {
+func (h *Hub) submit(ctx context.Context, c *join, hold Owner) (*Room, error) {
 	for {
 		h.mu.Lock()
 		r := h.rooms[c.room]
 		if r != nil {
 			h.mu.Unlock()
-			if r.post(c) {
-				h.directory.Release(c.room)
-				return r, nil
+			err := r.postBy(ctx, c)
+			if errors.Is(err, ErrNoRoom) {
+				continue
 			}
-			continue
+			h.directory.Release(c.room)
+			return r, err
 		}
 		if c.denied != nil {
 			h.mu.Unlock()
@@ -191,6 +201,9 @@ func (h *Hub) forget(r *Room) {
 	h.mu.Lock()
 	if h.rooms[r.ID] == r {
 		delete(h.rooms, r.ID)
+	}
+	if r.moved {
+		h.given[r.ID] = struct{}{}
 	}
 	if len(h.rooms) == 0 && h.most > 1024 {
 		h.rooms, h.most = map[RoomID]*Room{}, 0 // a map keeps the memory of its best day

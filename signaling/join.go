@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,12 @@ type join struct {
 	again    bool           // remote attaches to the seat it has, and to no other
 	have     uint64         // again: the last number of the ring that the client's connection has
 	reply    chan joinReply // buffered: the room never waits for its caller
+	settled  atomic.Bool    // the room answers it, or who asked has given up: whichever is first
 }
+
+// settle reports whether the caller is the first: the room, which from then on answers, or who asked and
+// gives up, so that the room leaves the join alone.
+func (c *join) settle() bool { return c.settled.CompareAndSwap(false, true) }
 
 // joinOf is the command for m.
 func joinOf(m *Message, out Outlet) *join {
@@ -51,9 +57,18 @@ func (c *join) apply(r *Room) {
 	if now := r.hub.clock.Now(); !r.timerAt.IsZero() && !now.Before(r.timerAt) {
 		r.tick(now) // the timer's own command may be behind this one
 	}
-	if !c.returns() && r.recovering() {
-		r.strangers = append(r.strangers, c)
+	if !r.recoverUntil.IsZero() {
 		r.wakeAt(r.recoverUntil)
+	}
+	if !c.returns() && r.recovering() {
+		if c.remote != nil {
+			c.reply <- joinReply{err: errWait} // its node asks again: no answer is waited for as long as this takes
+			return
+		}
+		r.strangers = append(r.strangers, c)
+		return
+	}
+	if !c.settle() {
 		return
 	}
 	if c.remote != nil {
@@ -238,6 +253,7 @@ func (r *Room) seatNew(c *join) (*seat, *refusal) {
 		s.id = randomPeerID()
 	}
 	s.ring = newRing(max(capacity, r.hub.cfg.RoomCapacity), !s.session, &r.hub.waiting)
+	s.ring.remote = c.remote != nil
 	r.sayToOthers(s, peerEnvelope("peer-joined", s.id, s.name))
 	r.seats = append(r.seats, s)
 	r.hub.metrics.seatTaken()

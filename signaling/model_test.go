@@ -146,6 +146,7 @@ func (m *model) fromSeat(c *modelConn, s *modelSeat, in modelInput) {
 		return
 	}
 	if in.kind == "leave" {
+		s.oweAck(m.now)
 		s.say(`{"type":"left","room":`+quote(s.room.name), roomEvent, nil)
 		rest := c.fetchAll()
 		m.end(s, "left")
@@ -155,9 +156,10 @@ func (m *model) fromSeat(c *modelConn, s *modelSeat, in modelInput) {
 	if code := m.relay(s, in); code != "" {
 		s.answer(errorText(code, in, 0))
 	}
+	s.oweAck(m.now)
 }
 
-// counts is the table of section 5.2.
+// counts is the table of section 5.2. After true an ack is owed, once it is said what became of the message.
 func (m *model) counts(s *modelSeat, in modelInput) bool {
 	switch {
 	case s.key == "":
@@ -165,7 +167,6 @@ func (m *model) counts(s *modelSeat, in modelInput) bool {
 	case in.seq == s.handled+1:
 		s.handled++
 		s.progress = true
-		s.oweAck(m.now)
 		return true
 	case in.seq <= s.handled:
 		s.oweAck(m.now)
@@ -417,6 +418,9 @@ func (m *model) refuse(c *modelConn, in modelInput, code string, retryAfter int)
 		return
 	}
 	c.seat.answer(text)
+	if numbered {
+		c.seat.oweAck(m.now)
+	}
 }
 
 // dismiss ends a connection for what its client did.
@@ -559,6 +563,9 @@ func (s *modelSeat) acknowledge(received int) {
 
 // oweAck: after 8 messages, or 1 s after the first.
 func (s *modelSeat) oweAck(now time.Time) {
+	if s.key == "" || s.overflowed {
+		return
+	}
 	if s.owed++; s.owed == 8 {
 		s.sayAck()
 	} else if s.owed == 1 {

@@ -185,9 +185,13 @@ func (h *Hub) Info() NodeInfo {
 
 // ---- waiting for a node
 
+// A join waits until a dead owner is proven dead (10 s, the lease, and a second) and its room is taken over;
+// then, in a room taken over, for Config.Recover (5 s) where it is a stranger's, whose bound is longer by
+// that. None of this is one request's wait: who has no answer after askTimeout, or is told to try again,
+// asks the directory and the owner anew, at most once in pause's half second.
 const (
 	askTimeout   = 1500 * time.Millisecond
-	enterTimeout = 15 * time.Second // for a join: longer than a dead node's rooms wait to be taken over
+	enterTimeout = 15 * time.Second
 )
 
 // pause waits a little, more with each attempt, and not the same for everybody. False: ctx has ended.
@@ -237,11 +241,12 @@ func (n *neighborhood) list(ctx context.Context, after RoomID, limit int) (RoomL
 		all.Total += one.Total
 		all.More = all.More || one.More
 	}
-	slices.SortFunc(all.Rooms, func(a, b RoomInfo) int { return cmp.Compare(a.ID, b.ID) })
-	all.Rooms = slices.CompactFunc(all.Rooms, func(a, b RoomInfo) bool { return a.ID == b.ID }) // it moved meanwhile
-	if len(all.Rooms) > limit {
-		all.Rooms, all.More = all.Rooms[:limit], true
+	slices.SortFunc(all.Rooms, func(a, b RoomInfo) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
+	end := min(limit, len(all.Rooms))
+	for end > 0 && end < len(all.Rooms) && all.Rooms[end].ID == all.Rooms[end-1].ID {
+		end++ // the next page begins after that name
 	}
+	all.Rooms, all.More = all.Rooms[:end], all.More || end < len(all.Rooms)
 	slices.Sort(all.Silent)
 	return all, nil
 }
@@ -249,7 +254,7 @@ func (n *neighborhood) list(ctx context.Context, after RoomID, limit int) (RoomL
 // operate carries out an order on a room of another node.
 func (n *neighborhood) operate(ctx context.Context, o *order) (done outcome, _ error) {
 	for attempt := 0; ; attempt++ {
-		owner, err := n.hub.directory.Look(ctx, o.Room)
+		owner, err := n.hub.whose(ctx, o.Room)
 		if err != nil {
 			return outcome{}, fmt.Errorf("find the room: %w", err)
 		}

@@ -386,6 +386,21 @@ func TestTwoPeersOnTwoNodes(t *testing.T) {
 	})
 }
 
+func TestErrorComesBeforeItsAckAcrossNodes(t *testing.T) {
+	inNodes(t, 1, 0, func(t *testing.T, all *fakeNodes) {
+		ada, bob := all.nodes["a"].hub.testPeer(t), all.nodes["b"].hub.testPeer(t)
+		ada.joined("demo", session(keyA, 1, 0)) // the room is at a
+		bob.joined("demo", session(keyB, 1, 0))
+		ada.send(`{"type":"leave","seq":1}`)
+		bob.gets(`{"type":"peer-left",…}`)
+		want := refusedAndAcknowledged(bob)
+		for i := range want[:ackEvery] {
+			want[i] = strings.Replace(want[i], fmt.Sprintf(`"seq":%d`, i+1), fmt.Sprintf(`"seq":%d`, i+2), 1) // after peer-left
+		}
+		bob.gets(want...)
+	})
+}
+
 // What is said while a room moves is neither lost nor a reason to close a connection.
 func TestHandOverWhileClientsSpeak(t *testing.T) {
 	inNodes(t, 1, 0, func(t *testing.T, all *fakeNodes) {

@@ -372,7 +372,7 @@ func (c *netClient) hear(m *netMessage, b []byte) {
 	case m.Type == "ack":
 		c.w.mu.Lock()
 		c.life.acked = max(c.life.acked, m.Received)
-		c.life.sure = max(c.life.sure, m.Received-1) // the ack may be said before the refusal of the very last
+		c.life.sure = max(c.life.sure, m.Received)
 		c.w.mu.Unlock()
 		return
 	}

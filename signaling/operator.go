@@ -50,7 +50,9 @@ type RoomList struct {
 	Silent []NodeID // nodes that did not answer: their rooms are missing
 }
 
-// List describes at most limit rooms after the one named.
+// List describes at most limit rooms after the one named. A room that several nodes say they run is listed
+// with each of them, beyond the limit if need be: it is moving from one to the other, or, if that lasts, two
+// claim it.
 func (h *Hub) List(ctx context.Context, after RoomID, limit int) (RoomList, error) {
 	if h.nodes == nil {
 		return h.listLocal(ctx, after, limit)

@@ -41,7 +41,8 @@ const (
 // present connection has not come so far yet. Only the room pushes; the connection fetches. The
 // mutex is held for a copy, never over a write.
 type ring struct {
-	plain   bool // no session: what is fetched is forgotten, and nothing is counted
+	plain   bool // no session: nothing is counted on the wire
+	remote  bool // the connection is another node's
 	share   usage
 	waiting *atomic.Int64 // bytes in all rings of the hub
 
@@ -102,8 +103,8 @@ func (r *ring) pushEvent(envelope []byte) bool {
 	return r.pushOwn(envelope, ownEvent, usage{reserveMessages, reserveBytes})
 }
 
-// pushError adds the answer to a message that was refused; false as with pushEvent. No ack overtakes
-// it: what a client is told was handled, it knows how.
+// pushError adds the answer to a message that was refused; false as with pushEvent. No ack that is said
+// later overtakes it: what a client is told was handled, it knows how.
 func (r *ring) pushError(envelope []byte) bool {
 	return r.pushOwn(envelope, ownError, usage{errorMessages, errorBytes})
 }
@@ -288,9 +289,12 @@ func (f seatFeed) next(dst []byte) (msg []byte, number uint64, at int64, ok bool
 	r.sent++
 	r.given = max(r.given, r.sent)
 	dst = append(dst, it.envelope...)
-	if r.plain {
-		r.forget(r.sent)
-		return closeEnvelope(dst, 0), 0, it.at, true
+	switch {
+	case !r.plain:
+		return closeEnvelope(dst, r.sent), r.sent, it.at, true
+	case r.remote: // forgotten when it is fetched there
+		return closeEnvelope(dst, 0), r.sent, it.at, true
 	}
-	return closeEnvelope(dst, r.sent), r.sent, it.at, true
+	r.forget(r.sent)
+	return closeEnvelope(dst, 0), 0, it.at, true
 }

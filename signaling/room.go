@@ -35,7 +35,7 @@ type Room struct {
 	opened bool // somebody has had a seat
 	moved  bool // it is on another node now
 
-	recoverUntil time.Time // until then only clients that come back are seated; zero = it is over
+	recoverUntil time.Time // until then only clients that come back are seated, and the room does not end; zero = it is over
 	strangers    []*join   // who wait for that
 	seats        []*seat   // earliest first
 	timer        *time.Timer
@@ -92,26 +92,37 @@ func (r *Room) postNow(c command) bool {
 	}
 }
 
-// ask posts a join and waits for the answer; false: the room ended before the join's turn came.
-func (r *Room) ask(c *join) (joinReply, bool) {
-	if !r.post(c) {
-		return joinReply{}, false
+// ask posts a join and waits for the answer. The error wraps ErrNoRoom where the room ended before the
+// join's turn came, or is ctx's: then the room has left the join alone, and will.
+func (r *Room) ask(ctx context.Context, c *join) (joinReply, error) {
+	if err := r.postBy(ctx, c); err != nil {
+		return joinReply{}, err
 	}
-	return r.answer(c)
+	return r.answer(ctx, c)
 }
 
-// answer waits for the answer to a join that was posted.
-func (r *Room) answer(c *join) (joinReply, bool) {
-	select {
-	case rep := <-c.reply:
-		return rep, true
-	case <-r.done:
-	}
-	select {
-	case rep := <-c.reply: // answered just before the room ended
-		return rep, true
-	default:
-		return joinReply{}, false
+// answer waits for the answer to a join that was posted, as ask does.
+func (r *Room) answer(ctx context.Context, c *join) (joinReply, error) {
+	giveUp := ctx.Done()
+	for {
+		select {
+		case rep := <-c.reply:
+			return rep, nil
+		case <-giveUp:
+			if c.settle() {
+				return joinReply{}, context.Cause(ctx)
+			}
+			giveUp = nil // the answer is on its way
+			continue
+		case <-r.done:
+		}
+		select {
+		case rep := <-c.reply: // answered just before the room ended
+			return rep, nil
+		default:
+			c.settled.Store(false) // another room may answer it
+			return joinReply{}, ErrNoRoom
+		}
 	}
 }
 
@@ -140,7 +151,7 @@ func (r *Room) run() {
 			return
 		}
 		r.endOverflowed()
-		if len(r.seats) == 0 && len(r.strangers) == 0 {
+		if len(r.seats) == 0 && r.recoverUntil.IsZero() {
 			r.ended() // still running: no other goroutine comes
 			return
 		}
@@ -180,7 +191,8 @@ func (r *Room) endAll(cause error) {
 		s.ring.discard()
 		r.retire(s)
 	}
-	r.seats, r.strangers = nil, nil // who waits for a seat looks for another room
+	r.seats = nil
+	r.recoverUntil, r.strangers = time.Time{}, nil // who waits for a seat looks for another room
 }
 
 // ---- relay
@@ -204,6 +216,7 @@ func (c *relay) apply(r *Room) {
 		err.kind, err.seq = c.kind.String(), c.seq
 		r.refuse(c.seat, err)
 	}
+	r.oweAck(c.seat)
 }
 
 // relay puts the message into the rings of all it is for, or of none.
@@ -257,10 +270,14 @@ func (c refused) apply(r *Room) {
 	}
 	// What is refused counts as handled, or the next message would leave a gap. One whose seq
 	// could not be read cannot count.
-	if c.err.seq != 0 && !c.kind.uncounted() && !r.counts(c.seat, c.gen, c.err.seq, c.err.kind) {
+	counted := c.err.seq != 0 && !c.kind.uncounted()
+	if counted && !r.counts(c.seat, c.gen, c.err.seq, c.err.kind) {
 		return
 	}
 	r.refuse(c.seat, c.err)
+	if counted {
+		r.oweAck(c.seat)
+	}
 }
 
 func (r *Room) refuse(s *seat, err *refusal) {
@@ -271,6 +288,8 @@ func (r *Room) refuse(s *seat, err *refusal) {
 
 // counts reports whether a message of connection gen is to be handled now: it is not when the
 // connection may not act any more, nor when the message was handled before. kind is its type's name.
+//
+// After true the ack is owed, once what became of the message is in the ring: no ack comes before an error.
 func (r *Room) counts(s *seat, gen, seq uint64, kind string) bool {
 	if !s.acts(gen) {
 		return false
@@ -280,7 +299,8 @@ func (r *Room) counts(s *seat, gen, seq uint64, kind string) bool {
 	}
 	switch {
 	case seq == s.received+1:
-		r.handled(s)
+		s.received++
+		s.progressed = true
 		return true
 	case seq <= s.received:
 		r.oweAck(s) // it must have missed ours
@@ -290,14 +310,11 @@ func (r *Room) counts(s *seat, gen, seq uint64, kind string) bool {
 	return false
 }
 
-func (r *Room) handled(s *seat) {
-	s.received++
-	s.progressed = true
-	r.oweAck(s)
-}
-
 // oweAck makes sure that an ack is said after 8 messages or 1 s.
 func (r *Room) oweAck(s *seat) {
+	if !s.session || s.overflowed { // what did not fit may be the error
+		return
+	}
 	s.owed++
 	if s.owed >= ackEvery {
 		r.sayAck(s)
@@ -358,6 +375,7 @@ func (c leave) apply(r *Room) {
 		c.reply(false)
 		return
 	}
+	r.oweAck(s)
 	s.ring.pushLast(leftEnvelope(r.ID))
 	r.remove(s, ReasonLeft)
 	c.reply(true) // the connection takes what is left in the ring
@@ -446,7 +464,7 @@ func (r *Room) tick(now time.Time) {
 			s.say(iceServersEnvelope(servers))
 		}
 	}
-	if len(r.strangers) > 0 {
+	if !r.recoverUntil.IsZero() {
 		r.wakeAt(r.recoverUntil)
 	}
 	for _, s := range r.seats {

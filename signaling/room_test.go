@@ -3,6 +3,7 @@ package signaling
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -353,6 +354,55 @@ func TestRefusedMessagesCount(t *testing.T) {
 			t.Fatalf("joined: %v", m)
 		}
 	})
+}
+
+// A client knows what became of a message before it is told that the message was handled, however fast its
+// connection fetches.
+func TestErrorComesBeforeItsAck(t *testing.T) {
+	inBubble(t, testConfig(), func(t *testing.T, h *Hub) {
+		e := &eager{}
+		e.conn = h.Connect(e, func() bool { return true })
+		a := &peer{t: t, conn: e.conn}
+		a.joined("demo", session(keyA, 1, 0))
+		e.reads = true
+		want := refusedAndAcknowledged(a)
+		synctest.Wait()
+		if got := append(e.got, a.next()...); !slices.EqualFunc(got, want, like) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// refusedAndAcknowledged has somebody who is alone speak until an ack is due, and returns what is to come.
+func refusedAndAcknowledged(p *peer) (want []string) {
+	for seq := 1; seq <= ackEvery; seq++ {
+		if seq%2 == 0 {
+			p.send(`{"type":"offer","seq":%d}`, seq) // refused by the connection: sdp is missing
+		} else {
+			p.send(`{"type":"message","data":0,"seq":%d}`, seq) // by the room
+		}
+		want = append(want, fmt.Sprintf(`{"type":"error",…"ref":%d,"seq":%[1]d}`, seq))
+	}
+	return append(want, fmt.Sprintf(`{"type":"ack","received":%d}`, ackEvery))
+}
+
+// An eager transport fetches within the very call that says that there is something.
+type eager struct {
+	conn  *Conn
+	reads bool
+	got   []string
+}
+
+func (e *eager) Close(error) {}
+
+func (e *eager) Wake() {
+	for e.reads {
+		msg, _, ok := e.conn.Next(nil)
+		if !ok {
+			return
+		}
+		e.got = append(e.got, string(msg))
+	}
 }
 
 func TestAcks(t *testing.T) {

@@ -1,7 +1,7 @@
 // Command duet-mutants checks the tests: it takes one rule after the other out of the server and
 // expects the tests to notice.
 //
-//	go run ./cmd/duet-mutants [-j 2] [-run regexp]
+//	go run ./cmd/duet-mutants [-j 2] [-run regexp] [-tests regexp]
 //
 // The rules are listed in mutants.txt. The tree is never touched: a mutant exists only in an overlay
 // of the go command. The exit status is 1 where a mutant survives or no longer fits the code.
@@ -32,8 +32,9 @@ const timeLimit = 2 * time.Minute
 func main() {
 	parallel := flag.Int("j", 2, "how many mutants are tested at once")
 	only := flag.String("run", "", "only the mutants whose names match this regular expression")
+	tests := flag.String("tests", "", "only the tests that match this regular expression, as go test's -run: quicker, where it is known which should notice")
 	flag.Parse()
-	ok, err := run(*parallel, *only)
+	ok, err := run(*parallel, *only, *tests)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "duet-mutants:", err)
 	}
@@ -42,7 +43,7 @@ func main() {
 	}
 }
 
-func run(parallel int, only string) (ok bool, err error) {
+func run(parallel int, only, tests string) (ok bool, err error) {
 	chosen, err := regexp.Compile(only)
 	if err != nil {
 		return false, fmt.Errorf("-run: %w", err)
@@ -59,7 +60,7 @@ func run(parallel int, only string) (ok bool, err error) {
 	defer os.RemoveAll(dir)
 
 	began := time.Now()
-	if err := healthy(all); err != nil {
+	if err := healthy(all, tests); err != nil {
 		return false, err
 	}
 	queue, results := make(chan mutant), make(chan result)
@@ -67,7 +68,7 @@ func run(parallel int, only string) (ok bool, err error) {
 	for range parallel {
 		workers.Go(func() {
 			for m := range queue {
-				results <- m.try(dir)
+				results <- m.try(dir, tests)
 			}
 		})
 	}
@@ -92,13 +93,13 @@ func run(parallel int, only string) (ok bool, err error) {
 }
 
 // healthy reports a test that fails without any mutant: it would kill them all.
-func healthy(all []mutant) error {
+func healthy(all []mutant, tests string) error {
 	packages := map[string]bool{}
 	for _, m := range all {
 		packages[m.pkg()] = true
 	}
 	for pkg := range packages {
-		killer, err := test("", pkg)
+		killer, err := test("", pkg, tests)
 		if err != nil {
 			return err
 		}
@@ -129,7 +130,7 @@ func (r result) String() string {
 }
 
 // try runs the tests of the file's package with m in place of the file.
-func (m mutant) try(dir string) (r result) {
+func (m mutant) try(dir, tests string) (r result) {
 	r.mutant = m
 	began := time.Now()
 	defer func() { r.took = time.Since(began) }()
@@ -138,7 +139,7 @@ func (m mutant) try(dir string) (r result) {
 		r.err = err
 		return r
 	}
-	r.killer, r.err = test(overlay, m.pkg())
+	r.killer, r.err = test(overlay, m.pkg(), tests)
 	return r
 }
 
@@ -178,9 +179,9 @@ var (
 )
 
 // test returns the test of pkg that fails under the overlay ("" = none), or "".
-func test(overlay, pkg string) (killer string, err error) {
+func test(overlay, pkg, tests string) (killer string, err error) {
 	out, err := exec.Command("go", "test", "-overlay", overlay, "-short", "-failfast", "-vet=off", "-count=1",
-		"-timeout", timeLimit.String(), pkg).CombinedOutput() // go test itself kills what does not heed -timeout
+		"-timeout", timeLimit.String(), "-run", tests, pkg).CombinedOutput() // go test itself kills what does not heed -timeout
 	switch {
 	case err == nil:
 		return "", nil

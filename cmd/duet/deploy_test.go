@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ const (
 	systemdUnit    = "../../deploy/systemd/duet.service"
 	kubernetesFile = "../../deploy/kubernetes/duet.yaml"
 	prometheusFile = "../../deploy/prometheus/prometheus.yml"
+	alertsTestFile = "../../deploy/prometheus/alerts_test.yml"
 
 	kubernetesCluster = "../../deploy/kubernetes/cluster.yaml"
 	natsFile          = "../../deploy/nats/nats-server.conf"
@@ -250,6 +253,92 @@ func TestGrafanaProvisioning(t *testing.T) {
 	dashboard := dig(services, "grafana", "environment", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH").(string)
 	if filepath.Dir(dashboard) != folder || !slices.Contains(dig(services, "grafana", "volumes").([]any), any("./deploy/grafana/duet.json:"+dashboard+":ro")) {
 		t.Errorf("the dashboard is at %s, Grafana looks in %s", dashboard, folder)
+	}
+}
+
+// TestAlerts runs what alerts_test.yml says of each alert: when it fires, and when it does not. The page for
+// operators explains each.
+func TestAlerts(t *testing.T) {
+	var alerts []string
+	for _, group := range dig(readYAML(t, alertsFile)[0], "groups").([]any) {
+		for _, rule := range dig(group, "rules").([]any) {
+			alerts = append(alerts, dig(rule, "alert").(string))
+		}
+	}
+	fires, silent := map[any]bool{}, map[any]bool{}
+	for _, test := range dig(readYAML(t, alertsTestFile)[0], "tests").([]any) {
+		for _, moment := range dig(test, "alert_rule_test").([]any) {
+			fires[dig(moment, "alertname")] = fires[dig(moment, "alertname")] || dig(moment, "exp_alerts") != nil
+			silent[dig(moment, "alertname")] = silent[dig(moment, "alertname")] || dig(moment, "exp_alerts") == nil
+		}
+	}
+	for _, alert := range alerts {
+		if !fires[alert] || !silent[alert] {
+			t.Errorf("%s says of %s that it fires: %v, that it is silent: %v", alertsTestFile, alert, fires[alert], silent[alert])
+		}
+	}
+	var explained []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(Duet\\w+)` \\|").FindAllStringSubmatch(readText(t, clusterDoc), -1) {
+		explained = append(explained, m[1])
+	}
+	if !slices.Equal(explained, alerts) {
+		t.Errorf("docs/cluster.md explains %v, the alerts are %v", explained, alerts)
+	}
+	promtool := lookDaemon("promtool")
+	if promtool == "" {
+		t.Skip("promtool is not installed: whether alerts fire is not tried (make need-proxies installs it, with Prometheus)")
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", alertsTestFile).CombinedOutput(); err != nil {
+		t.Errorf("promtool test rules %s: %v\n%s", alertsTestFile, err, out)
+	}
+}
+
+// TestCapacityArithmetic reckons again what docs/cluster.md says of NATS for many people, with the figures that
+// the page has measured.
+func TestCapacityArithmetic(t *testing.T) {
+	text := readText(t, clusterDoc)
+	cells := func(head string) []string {
+		_, rest, found := strings.Cut(text, "\n| "+head+" | ")
+		if !found {
+			t.Fatalf("there is no row %q", head)
+		}
+		line, _, _ := strings.Cut(rest, " |\n")
+		text = rest // the next row is below
+		return strings.Split(line, " | ")
+	}
+	number := func(cell string) float64 {
+		value, err := strconv.ParseFloat(strings.ReplaceAll(cell, ",", ""), 64)
+		if err != nil {
+			t.Error(err)
+		}
+		return value
+	}
+	cells("messages/s")
+	cells("CPU µs per message, all duets")
+	measured := slices.Delete(cells("… and NATS"), 1, 2) // 4,000 a second costs what 1,000 do
+	nodes := cells("duet nodes")
+	relayed := cells("relayed messages a second")
+	between := cells("relayed messages a second between two nodes")
+	messages := cells("NATS messages a second, 2.3 each")
+	cores := cells("NATS cores for them, at " + strings.Join(measured, " · ") + " µs")
+	for i, people := range []float64{1e5, 1e6, 1e7} {
+		all := 80 * people / 2 / 300
+		n := number(nodes[i])
+		hop := all * (n - 1) / n
+		for what, pair := range map[string][2]float64{
+			"relayed":       {number(relayed[i]), all},
+			"between nodes": {number(between[i]), hop},
+			"NATS messages": {number(messages[i]), 2.3 * hop},
+		} {
+			if math.Abs(pair[0]-pair[1]) > 0.5 {
+				t.Errorf("%.0f people: %s %.0f a second, and the page says %.0f", people, what, pair[1], pair[0])
+			}
+		}
+		for j, cell := range strings.Split(cores[i], " · ") {
+			if got, want := number(cell), hop*1.8*number(measured[j])*1e-6; math.Abs(got-want) > max(0.05*want, 0.005) {
+				t.Errorf("%.0f people at %s µs: %.3f cores, and the page says %s", people, measured[j], want, cell)
+			}
+		}
 	}
 }
 

@@ -22,6 +22,8 @@ import (
 
 	"github.com/coder/websocket"
 	"golang.org/x/net/dns/dnsmessage"
+
+	"duet/signaling/natsbus/freeport"
 )
 
 // pebbleModule is Let's Encrypt's test authority. It is built apart, so that nothing of it is among this
@@ -121,14 +123,9 @@ func (a *authority) await(t *testing.T, url string) {
 // freePorts returns ports of 127.0.0.1 that were free a moment ago.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	ports, err := freeport.Find(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return ports
 }

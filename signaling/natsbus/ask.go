@@ -23,6 +23,7 @@ import (
 //	request  version (1 byte)  milliseconds until the asker gives up (4)  request
 //	answer   version (1)  1 = handled, 0 = of a version I do not read (1)  length of the node's name (1)  node  answer
 //
+// An answer has its request's version. One that says 0 has this form in every version.
 // Answers come to <prefix>.v1.re.<node>.<number>, which one subscription covers. nats.Conn's own
 // requests would do for Ask, but they block in Publish whatever their context, keep a map entry for
 // ever where that fails, and cannot gather the answers of several nodes.
@@ -141,7 +142,7 @@ func (b *bus) Ask(ctx context.Context, to signaling.NodeID, request []byte) ([]b
 }
 
 func (b *bus) ask(ctx context.Context, to signaling.NodeID, request []byte) ([]byte, error) {
-	a, err := b.question(ctx, b.subjects.control(to), request, 1)
+	a, err := b.question(ctx, b.subjects.control(to), b.versionFor(to), request, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +163,7 @@ func (b *bus) AskAll(ctx context.Context, request []byte) (answers map[signaling
 	for _, node := range b.Nodes() {
 		waiting[node.ID] = true
 	}
-	a, err := b.question(ctx, b.subjects.all, request, 2*len(waiting)+keepAnswers)
+	a, err := b.question(ctx, b.subjects.all, b.versionForAll(), request, 2*len(waiting)+keepAnswers)
 	if err == nil {
 		defer b.askings.remove(a)
 		err = gather(ctx, a, waiting, answers)
@@ -196,12 +197,12 @@ func gather(ctx context.Context, a *asking, waiting map[signaling.NodeID]bool, a
 }
 
 // question queues a question.
-func (b *bus) question(ctx context.Context, subject string, request []byte, answers int) (*asking, error) {
+func (b *bus) question(ctx context.Context, subject string, version byte, request []byte, answers int) (*asking, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
 	}
 	a := b.askings.add(b.subjects.answers, answers)
-	if !b.queue.push(outgoing{subject: subject, data: requestBytes(ctx, request), way: control, ask: a}) {
+	if !b.queue.push(outgoing{subject: subject, data: requestBytes(ctx, version, request), way: control, ask: a}) {
 		b.askings.remove(a)
 		b.full(control)
 		return nil, errors.New("not sent: too much waits for the connection to NATS")
@@ -209,13 +210,13 @@ func (b *bus) question(ctx context.Context, subject string, request []byte, answ
 	return a, nil
 }
 
-func requestBytes(ctx context.Context, request []byte) []byte {
+func requestBytes(ctx context.Context, version byte, request []byte) []byte {
 	wait := maxRequest
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = max(time.Millisecond, min(wait, time.Until(deadline)))
 	}
 	p := make([]byte, 0, requestHeader+len(request))
-	p = binary.BigEndian.AppendUint32(append(p, wireVersion), uint32(wait.Milliseconds()))
+	p = binary.BigEndian.AppendUint32(append(p, version), uint32(wait.Milliseconds()))
 	return append(p, request...)
 }
 
@@ -229,40 +230,42 @@ func (b *bus) answered(m *nats.Msg) {
 		a.end(answer{err: signaling.ErrNoNode})
 		return
 	}
-	if !readable(m.Data, answerHeader) || len(m.Data) < answerHeader+int(m.Data[2]) {
+	refused := len(m.Data) >= answerHeader && m.Data[1] == 0
+	if !refused && !b.speaks.reads(m.Data, answerHeader) || len(m.Data) < answerHeader+int(m.Data[2]) {
 		b.unreadable(m)
 		return
 	}
 	name := m.Data[answerHeader:][:m.Data[2]]
 	got := answer{node: signaling.NodeID(name), body: m.Data[answerHeader+len(name):]}
-	if m.Data[1] == 0 {
+	if refused {
 		got.err = errRefused
 	}
 	a.end(got)
 }
 
-func answerBytes(node signaling.NodeID, handled byte, body []byte) []byte {
-	p := append(make([]byte, 0, answerHeader+len(node)+len(body)), wireVersion, handled, byte(len(node)))
+func answerBytes(node signaling.NodeID, version, handled byte, body []byte) []byte {
+	p := append(make([]byte, 0, answerHeader+len(node)+len(body)), version, handled, byte(len(node)))
 	return append(append(p, node...), body...)
 }
 
 // A request waits for its turn.
 type request struct {
-	reply string
-	body  []byte
-	until time.Time
+	reply   string
+	version byte
+	body    []byte
+	until   time.Time
 }
 
 // requested queues another node's request. It blocks while maxWaiting others are queued.
 func (b *bus) requested(ctx context.Context, requests chan<- request) nats.MsgHandler {
 	return func(m *nats.Msg) {
-		if !readable(m.Data, requestHeader) {
+		if !b.speaks.reads(m.Data, requestHeader) {
 			b.unreadable(m)
-			b.reply(m.Reply, 0, nil)
+			b.reply(m.Reply, byte(b.speaks.oldest), 0, nil)
 			return
 		}
 		wait := time.Duration(binary.BigEndian.Uint32(m.Data[1:])) * time.Millisecond
-		r := request{reply: m.Reply, body: m.Data[requestHeader:], until: time.Now().Add(min(wait, maxRequest))}
+		r := request{reply: m.Reply, version: m.Data[0], body: m.Data[requestHeader:], until: time.Now().Add(min(wait, maxRequest))}
 		select {
 		case requests <- r:
 		case <-ctx.Done():
@@ -285,7 +288,7 @@ func (b *bus) handle(ctx context.Context, l signaling.Listener, requests <-chan 
 				}
 				ctx, cancel := context.WithDeadline(ctx, r.until)
 				defer cancel()
-				b.reply(r.reply, 1, l.Request(ctx, r.body))
+				b.reply(r.reply, r.version, 1, l.Request(ctx, r.body))
 				return nil
 			})
 		case <-ctx.Done():
@@ -294,11 +297,11 @@ func (b *bus) handle(ctx context.Context, l signaling.Listener, requests <-chan 
 	handlers.Wait()
 }
 
-func (b *bus) reply(to string, handled byte, body []byte) {
+func (b *bus) reply(to string, version, handled byte, body []byte) {
 	if to == "" {
 		return
 	}
-	if !b.queue.push(outgoing{subject: to, data: answerBytes(b.self, handled, body), way: control}) {
+	if !b.queue.push(outgoing{subject: to, data: answerBytes(b.self, version, handled, body), way: control}) {
 		b.full(control)
 	}
 }

@@ -33,12 +33,14 @@ const sayAgain = 10 * time.Second
 //	ctl.<node>, all   requests to a node, to all nodes
 //	re.<node>.<n>     answers
 //	hb                beacons
+//	hb.<node>         the last beacon once more, to a node that is new
 type bus struct {
 	// Static after construction.
 	conn     *nats.Conn
 	self     signaling.NodeID
 	stamp    uint64
 	version  string // of the program
+	speaks   span
 	subjects subjects
 	log      *slog.Logger
 	heard    func(beacon)
@@ -52,46 +54,53 @@ type bus struct {
 	listener signaling.Listener // nil before run
 	subs     []*nats.Subscription
 	roster   map[signaling.NodeID]sighting // the other nodes
+	said     []byte                        // the last beacon; nil: none yet
 }
 
 // A sighting is the last that was heard of a node.
 type sighting struct {
-	info signaling.NodeInfo
-	at   time.Time
+	info    signaling.NodeInfo
+	version byte // that it and this node speak
+	at      time.Time
 }
 
 // A beacon is a node's sign of life. Others take Revision for evidence that its lease was renewed.
 type beacon struct {
 	Node     signaling.NodeID
 	Revision uint64 // of its lease
+	Gone     bool   // its last: it has declared itself dead
 	Info     signaling.NodeInfo
 }
 
 // beaconJSON is a beacon on the wire. A member that is not known is ignored.
 type beaconJSON struct {
-	V        int              `json:"v"`
+	stated
 	Node     signaling.NodeID `json:"node"`
 	Revision uint64           `json:"rev"`
 	Version  string           `json:"ver"`
 	Rooms    int              `json:"rooms"`
 	Seats    int              `json:"seats"`
 	Draining bool             `json:"draining,omitzero"`
+	Gone     bool             `json:"gone,omitzero"` // to who does not know it, a sign of life like any other
 }
 
 type subjects struct{ base, answers, beacons, all string }
 
 func (s subjects) control(node signaling.NodeID) string { return s.base + "ctl." + string(node) }
 
+func (s subjects) greeting(node signaling.NodeID) string { return s.beacons + "." + string(node) }
+
 func (s subjects) lane(node signaling.NodeID, lane int) string {
 	return s.base + "n." + string(node) + "." + strconv.Itoa(lane)
 }
 
-// newBus returns the bus of node self, which is of the program's version. It calls heard, which must not
-// block, with each beacon of another node. conn keeps the handlers it has; bus adds its own.
-func newBus(conn *nats.Conn, self signaling.NodeID, version, prefix string, heard func(beacon), log *slog.Logger, reg prometheus.Registerer) *bus {
+// newBus returns the bus of node self, which is of the program's version and reads the versions that speaks
+// names. It calls heard, which must not block, with each beacon of another node. conn keeps the handlers it
+// has; bus adds its own.
+func newBus(conn *nats.Conn, self signaling.NodeID, version string, speaks span, prefix string, heard func(beacon), log *slog.Logger, reg prometheus.Registerer) *bus {
 	base := prefix + ".v1."
 	b := &bus{
-		conn: conn, self: self, stamp: stampOf(self), version: version, log: log, heard: heard,
+		conn: conn, self: self, stamp: stampOf(self), version: version, speaks: speaks, log: log, heard: heard,
 		subjects: subjects{base: base, answers: base + "re." + string(self), beacons: base + "hb", all: base + "all"},
 		queue:    newQueue(),
 		askings:  askings{open: map[string]*asking{}},
@@ -145,6 +154,7 @@ func (b *bus) run(ctx context.Context, l signaling.Listener) error {
 	err := errors.Join(
 		subscribe(b.subjects.answers+".*", b.answered),
 		subscribe(b.subjects.beacons, b.hear),
+		subscribe(b.subjects.greeting(b.self), b.hear),
 		subscribe(b.subjects.control(b.self), b.requested(ctx, requests)),
 		subscribe(b.subjects.all, b.requested(ctx, requests)))
 	for n := range signaling.Lanes {
@@ -172,9 +182,33 @@ func (b *bus) unsubscribe() {
 
 // Send implements signaling.Bus.
 func (b *bus) Send(to signaling.NodeID, lane int, frame []byte) {
-	if !b.queue.pushFrame(to, lane, frame, b.subjects.lane) {
+	if !b.queue.pushFrame(to, b.versionFor(to), lane, frame, b.subjects.lane) {
 		b.full(lane)
 	}
+}
+
+// versionFor is what is spoken to a node.
+func (b *bus) versionFor(to signaling.NodeID) byte {
+	if to == b.self {
+		return byte(b.speaks.newest)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s, heard := b.roster[to]; heard {
+		return s.version
+	}
+	return byte(b.speaks.oldest)
+}
+
+// versionForAll is what all nodes that were heard understand.
+func (b *bus) versionForAll() byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	version := byte(b.speaks.newest)
+	for _, s := range b.roster {
+		version = min(version, s.version)
+	}
+	return version
 }
 
 // full books a message that found no room in the queue.
@@ -219,22 +253,59 @@ func (b *bus) forget(node signaling.NodeID) {
 	delete(b.roster, node)
 }
 
-// sayBeacon tells the other nodes that this one lives. Node and Version are filled in here. It does not
-// block: a beacon that finds no room is dropped.
+// sayBeacon tells the other nodes that this one lives. It does not block: a beacon that finds no room is
+// dropped.
 func (b *bus) sayBeacon(sign beacon) {
-	data, err := json.Marshal(beaconJSON{V: wireVersion, Node: b.self, Revision: sign.Revision, Version: b.version,
-		Rooms: sign.Info.Rooms, Seats: sign.Info.Seats, Draining: sign.Info.Draining})
+	data := b.beaconBytes(sign)
+	b.mu.Lock()
+	b.said = data
+	b.mu.Unlock()
+	b.push(b.subjects.beacons, data)
+}
+
+// greet says the last beacon again to a node that was not there: it need not wait for the next one to know
+// who lives.
+func (b *bus) greet(node signaling.NodeID) {
+	b.mu.Lock()
+	said := b.said
+	b.mu.Unlock()
+	if said != nil {
+		b.push(b.subjects.greeting(node), said)
+	}
+}
+
+// sayGone tells the other nodes that this one has declared itself dead, after run has ended: so it is the last
+// they hear of it.
+func (b *bus) sayGone(ctx context.Context, sign beacon) error {
+	sign.Gone = true
+	ctx, cancel := context.WithTimeout(ctx, lastWords)
+	defer cancel()
+	if err := errors.Join(b.conn.Publish(b.subjects.beacons, b.beaconBytes(sign)), b.conn.FlushWithContext(ctx)); err != nil {
+		return fmt.Errorf("tell the other nodes that this one is gone: %w", err)
+	}
+	return nil
+}
+
+// beaconBytes is a beacon on the wire; Node and Version are filled in.
+func (b *bus) beaconBytes(sign beacon) []byte {
+	data, err := json.Marshal(beaconJSON{stated: stated{b.speaks.oldest, b.speaks.newest}, Node: b.self, Revision: sign.Revision, Version: b.version,
+		Rooms: sign.Info.Rooms, Seats: sign.Info.Seats, Draining: sign.Info.Draining, Gone: sign.Gone})
 	if err != nil {
 		panic("natsbus: a beacon has no JSON form: " + err.Error()) // strings are of this program alone
 	}
-	if !b.queue.push(outgoing{subject: b.subjects.beacons, data: data, way: control}) {
+	return data
+}
+
+// push queues what belongs to no lane.
+func (b *bus) push(subject string, data []byte) {
+	if !b.queue.push(outgoing{subject: subject, data: data, way: control}) {
 		b.full(control)
 	}
 }
 
 func (b *bus) hear(m *nats.Msg) {
-	sign, ok := parseBeacon(m.Data)
-	if !ok {
+	sign, version := b.parseBeacon(m.Data)
+	if version == 0 {
 		b.unreadable(m)
 		return
 	}
@@ -242,22 +313,33 @@ func (b *bus) hear(m *nats.Msg) {
 		return
 	}
 	b.mu.Lock()
-	b.roster[sign.Node] = sighting{info: sign.Info, at: time.Now()}
+	_, known := b.roster[sign.Node]
+	if sign.Gone {
+		delete(b.roster, sign.Node)
+	} else {
+		b.roster[sign.Node] = sighting{info: sign.Info, version: byte(version), at: time.Now()}
+	}
 	b.mu.Unlock()
 	b.heard(sign)
+	if !known && !sign.Gone && m.Subject == b.subjects.beacons { // a greeting has no answer
+		b.greet(sign.Node)
+	}
 }
 
-// parseBeacon reads the version first: of one that is not known the rest may be anything.
-func parseBeacon(data []byte) (beacon, bool) {
-	var v struct {
-		V int `json:"v"`
-	}
+// parseBeacon reads a beacon, and which version this node and the other one speak, 0 for none. It reads the
+// versions first: where none is common the rest may be anything.
+func (b *bus) parseBeacon(data []byte) (_ beacon, version int) {
+	var s stated
 	var j beaconJSON
-	if json.Unmarshal(data, &v) != nil || v.V < oldestVersion || v.V > wireVersion || json.Unmarshal(data, &j) != nil || j.Node == "" {
-		return beacon{}, false
+	if json.Unmarshal(data, &s) != nil {
+		return beacon{}, 0
 	}
-	return beacon{Node: j.Node, Revision: j.Revision, Info: signaling.NodeInfo{
-		ID: j.Node, Version: j.Version, Rooms: j.Rooms, Seats: j.Seats, Draining: j.Draining}}, true
+	version = b.speaks.with(s.span())
+	if version == 0 || json.Unmarshal(data, &j) != nil || j.Node == "" {
+		return beacon{}, 0
+	}
+	return beacon{Node: j.Node, Revision: j.Revision, Gone: j.Gone, Info: signaling.NodeInfo{
+		ID: j.Node, Version: j.Version, Rooms: j.Rooms, Seats: j.Seats, Draining: j.Draining}}, version
 }
 
 // watch adds the bus's handlers to those of the connection.

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"duet/signaling"
+	"duet/signaling/natsbus/freeport"
 )
 
 // A testCluster is some NATS servers. Each test has an account of its own in it, and so
@@ -85,7 +86,7 @@ func startCluster(size int, processes bool) (*testCluster, error) {
 		return nil, err
 	}
 	c := &testCluster{dir: dir, processes: processes, servers: make([]*server.Server, size), commands: make([]*exec.Cmd, size)}
-	ports, err := freePorts(2 * size)
+	ports, err := freeport.Find(2 * size)
 	if err != nil {
 		return nil, err
 	}
@@ -233,18 +234,6 @@ func (c *testCluster) urls(user, password string, servers ...int) string {
 		list = append(list, u.String())
 	}
 	return strings.Join(list, ",")
-}
-
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // testConfig has a short lease, so that tests need not wait for long.

@@ -46,6 +46,7 @@ type Config struct {
 	// For tests.
 	clock   clock
 	options []nats.Option
+	speaks  span
 }
 
 // Check finds every fault at once.

@@ -21,11 +21,7 @@ import (
 // Integers are big-endian. A sender's numbers go up on every lane. NATS keeps the order of one
 // publisher on one connection; what a publisher that changed its server sends over the new one may
 // overtake what is still on its way through the old one. The receiver drops what it was overtaken by.
-const (
-	wireVersion   = 1
-	oldestVersion = 1 // still read, for a rolling upgrade: the version before this one, once there is one
-	frameHeader   = 1 + 8 + 8
-)
+const frameHeader = 1 + 8 + 8
 
 // Bounds of what waits for the connection, and on the other side for the Listener, on each lane.
 const (
@@ -42,13 +38,8 @@ const (
 	lastWords   = time.Second // to get what is queued on its way when the node ends
 )
 
-// readable reports whether p has a version that this node reads and at least size bytes.
-func readable(p []byte, size int) bool {
-	return len(p) >= size && p[0] >= oldestVersion && p[0] <= wireVersion
-}
-
-func frameBytes(p []byte, stamp, number uint64, frame []byte) []byte {
-	p = binary.BigEndian.AppendUint64(append(p, wireVersion), stamp)
+func frameBytes(p []byte, version byte, stamp, number uint64, frame []byte) []byte {
+	p = binary.BigEndian.AppendUint64(append(p, version), stamp)
 	return append(binary.BigEndian.AppendUint64(p, number), frame...)
 }
 
@@ -63,6 +54,7 @@ type outgoing struct {
 	subject string
 	data    []byte
 	number  uint64  // of a frame; 0: data is complete
+	version byte    // of a frame
 	way     int     // its lane, or control
 	ask     *asking // the question it asks, if it is one
 }
@@ -93,7 +85,7 @@ func (q *queue) push(m outgoing) bool {
 }
 
 // pushFrame queues a frame; subject names the lanes of a node.
-func (q *queue) pushFrame(to signaling.NodeID, lane int, frame []byte, subject func(signaling.NodeID, int) string) bool {
+func (q *queue) pushFrame(to signaling.NodeID, version byte, lane int, frame []byte, subject func(signaling.NodeID, int) string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	subjects := q.lanes[to]
@@ -108,7 +100,7 @@ func (q *queue) pushFrame(to signaling.NodeID, lane int, frame []byte, subject f
 		q.lanes[to] = subjects
 	}
 	q.last++
-	return q.add(outgoing{subject: subjects[lane], data: frame, number: q.last, way: lane})
+	return q.add(outgoing{subject: subjects[lane], data: frame, number: q.last, version: version, way: lane})
 }
 
 func (q *queue) add(m outgoing) bool {
@@ -204,7 +196,7 @@ func (p *publisher) publishAll(end <-chan struct{}) {
 func (p *publisher) publish(m *outgoing) {
 	msg := nats.Msg{Subject: m.subject, Data: m.data}
 	if m.number > 0 { // nats.Conn copies what it is given
-		p.scratch = frameBytes(p.scratch[:0], p.stamp, m.number, m.data)
+		p.scratch = frameBytes(p.scratch[:0], m.version, p.stamp, m.number, m.data)
 		msg.Data = p.scratch
 	}
 	if m.ask != nil {
@@ -261,7 +253,7 @@ type lane struct {
 }
 
 func (l *lane) receive(m *nats.Msg) {
-	if !readable(m.Data, frameHeader) {
+	if !l.speaks.reads(m.Data, frameHeader) {
 		l.unreadable(m)
 		return
 	}

@@ -22,8 +22,10 @@ import (
 var ErrLeaseLost = errors.New("the node's lease is lost: its rooms may live elsewhere by now")
 
 const (
-	leaseTTL       = 10 * time.Minute // for the garbage: nobody's death depends on it
-	certificateTTL = 48 * time.Hour   // longer than roomTTL: a room's key never outlives the proof against its owner
+	// leaseTTL is for the garbage: nobody's death depends on it, but no node outlives an outage of NATS that
+	// is longer. The keys of its rooms last longer than that (roomTTL, rewriteAfter).
+	leaseTTL       = 6 * time.Hour
+	certificateTTL = 48 * time.Hour // longer than roomTTL: a room's key never outlives the proof against its owner
 
 	retryAfter  = 200 * time.Millisecond
 	retryJitter = 100 * time.Millisecond
@@ -123,7 +125,7 @@ type keeper struct {
 }
 
 func newKeeper(self signaling.NodeID, nodes register, now clock, cfg Config, log *slog.Logger) *keeper {
-	value, err := json.Marshal(nodeValue{V: 1, Version: cfg.Version, Nonce: rand.Text()})
+	value, err := json.Marshal(nodeValue{stated: stated{cfg.speaks.oldest, cfg.speaks.newest}, Version: cfg.Version, Nonce: rand.Text()})
 	if err != nil {
 		panic(err) // two plain members
 	}
@@ -137,8 +139,8 @@ func newKeeper(self signaling.NodeID, nodes register, now clock, cfg Config, log
 
 // A nodeValue is what a node's key holds: its lease, or its certificate.
 type nodeValue struct {
-	V       int    `json:"v"`
-	Version string `json:"ver,omitzero"`
+	stated
+	Version string `json:"ver,omitzero"`   // of the program
 	Nonce   string `json:"nonce,omitzero"` // random: nobody else's lease is taken for one's own
 	Dead    string `json:"dead,omitzero"`  // who declared it dead
 }
@@ -157,7 +159,7 @@ func readNode(e entry) (by signaling.NodeID, err error) {
 }
 
 func certificate(by signaling.NodeID) []byte {
-	value, err := json.Marshal(nodeValue{V: 1, Dead: string(by)})
+	value, err := json.Marshal(nodeValue{stated: stated{V: 1}, Dead: string(by)})
 	if err != nil {
 		panic(err) // two plain members
 	}

@@ -60,15 +60,19 @@ type fatal struct{ error }
 
 func (f fatal) Unwrap() error { return f.error }
 
-// Connect connects to NATS, sees that its version and buckets are right and that the cluster has the same
-// settings, and takes this node's lease. While NATS cannot be used it waits, and says so in the log, until
-// ctx ends. Run goes on from there; the lease lasts as long as cfg.Lease until then.
+// Connect connects to NATS, sees that its version and buckets are right, that the cluster has the same
+// settings and that the other nodes understand this one, and takes this node's lease. While NATS cannot be
+// used it waits, and says so in the log, until ctx ends. Run goes on from there; the lease lasts as long as
+// cfg.Lease until then.
 func Connect(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Node, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	if cfg.clock == nil {
 		cfg.clock = bootTime
+	}
+	if cfg.speaks == (span{}) {
+		cfg.speaks = speaks()
 	}
 	options, err := cfg.connectOptions()
 	if err != nil {
@@ -115,7 +119,7 @@ func newNode(cfg Config, conn *nats.Conn, log *slog.Logger, reg prometheus.Regis
 	n.keeper.onFrozen = func(d time.Duration) { n.metrics.frozen.Add(d.Seconds()) }
 	n.peers.declared = n.metrics.certificates.Inc
 	n.claims.claimed = func(how string) { n.metrics.claims.WithLabelValues(how).Inc() }
-	n.bus = newBus(conn, self, cfg.Version, cfg.Prefix, n.peers.heard, log, reg)
+	n.bus = newBus(conn, self, cfg.Version, cfg.speaks, cfg.Prefix, n.peers.heard, log, reg)
 	n.peers.buried = n.bus.forget
 	return n, nil
 }
@@ -171,6 +175,9 @@ func (n *Node) tryPrepare(ctx context.Context) error {
 		}
 	}
 	if err := n.agree(ctx); err != nil {
+		return err
+	}
+	if err := n.meet(ctx); err != nil {
 		return err
 	}
 	for {
@@ -279,10 +286,13 @@ type settings struct {
 	Gen     string `json:"gen"` // random: another one means that the bucket was made anew
 }
 
-const settingsKey = "cfg"
+const (
+	settingsKey  = "cfg"
+	settingsForm = 1
+)
 
 func (n *Node) settings() settings {
-	return settings{V: 1, Buckets: n.cfg.Buckets, Lease: n.cfg.Lease.String(), Fence: n.cfg.Fence.String(), Renew: n.cfg.Renew.String()}
+	return settings{V: settingsForm, Buckets: n.cfg.Buckets, Lease: n.cfg.Lease.String(), Fence: n.cfg.Fence.String(), Renew: n.cfg.Renew.String()}
 }
 
 // agree sees that the cluster has this node's settings. The first node writes them.
@@ -293,6 +303,10 @@ func (n *Node) agree(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if found.V != settingsForm {
+		return fatal{fmt.Errorf("the cluster's settings, key %s of the bucket %s, have form %d, and this release reads %d: end all nodes and delete the key, or start the release that wrote it",
+			settingsKey, n.nodes.name, found.V, settingsForm)}
 	}
 	n.gen = found.Gen
 	found.Gen = ""
@@ -333,9 +347,14 @@ func (n *Node) Run(ctx context.Context, l signaling.Listener) error {
 	return g.Wait()
 }
 
-// Retire declares this node dead, so that rooms it still has are free at once. Nothing is valid after it.
-// Run must have ended, or be about to.
-func (n *Node) Retire(ctx context.Context) error { return n.keeper.retire(ctx) }
+// Retire declares this node dead, so that rooms it still has are free at once, and tells the others. Nothing
+// is valid after it. Run must have ended.
+func (n *Node) Retire(ctx context.Context) error {
+	if err := n.keeper.retire(ctx); err != nil {
+		return err
+	}
+	return n.sayGone(ctx, beacon{Revision: n.keeper.revision.Load()})
+}
 
 // Close closes the connection to NATS.
 func (n *Node) Close() { n.conn.Close() }

@@ -3,11 +3,15 @@ package natsbus
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"os"
+	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,6 +283,92 @@ func TestBucketOfAnotherForm(t *testing.T) {
 	}
 }
 
+// TestBucketsByHand makes the buckets from the files that operators have for it. They are as a node makes them,
+// and nodes that may not make them use them.
+func TestBucketsByHand(t *testing.T) {
+	c := natsCluster(t)
+	_, urls := c.account(t)
+	_, byHand := c.account(t)
+	cfg := testConfig(urls)
+	cfg.Buckets = 1
+	made := connect(t, cfg)
+	conn, err := nats.Connect(byHand)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range made.buckets() {
+		file := "../../deploy/nats/KV_" + b.name + ".json"
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var config jetstream.StreamConfig
+		if err := json.Unmarshal(text, &config); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		stream, err := js.CreateStream(t.Context(), config)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if got, want := stream.CachedInfo().Config, b.stream.CachedInfo().Config; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s makes\n%+v, a node\n%+v", file, got, want)
+		}
+	}
+	cfg = testConfig(byHand)
+	cfg.Buckets, cfg.Create = 1, false
+	find(t, start(t, cfg), "room")
+}
+
+// TestNamesInDocs compares what docs/cluster.md says of NATS with what is there.
+func TestNamesInDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cluster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, urls := natsCluster(t).account(t)
+	cfg := testConfig(urls)
+	cfg.Buckets = 1
+	n := connect(t, cfg)
+	named := map[string]int{}
+	for _, b := range n.buckets() {
+		named[b.name] = 0
+	}
+	doc := string(text)
+	for _, m := range regexp.MustCompile(`\bKV_(\w+)|\bnats kv \w+ (\w+)(?: (\S+))?|\x60(duet_(?:nodes|rooms)\w*)\x60`).FindAllStringSubmatch(doc, -1) {
+		bucket, key := m[1]+m[2]+m[4], m[3]
+		if _, known := named[bucket]; !known {
+			t.Errorf("%s: there is no bucket %s", m[0], bucket)
+			continue
+		}
+		named[bucket]++
+		if key != "" && key != settingsKey && !strings.HasPrefix(key, nodeKey("")) {
+			t.Errorf("%s: there is no key %s", m[0], key)
+		}
+	}
+	for bucket, times := range named {
+		if times < 3 {
+			t.Errorf("the bucket %s is named %d times", bucket, times)
+		}
+	}
+	_, key := n.claims.key("room")
+	for _, want := range []string{
+		fmt.Sprintf("values up to %d and 1,%03d bytes", maxNodeValue, maxRoomValue-1000),
+		fmt.Sprintf("limit marker TTL of %.0f minute", markerTTL.Minutes()),
+		fmt.Sprintf("for longer than %.0f h |", leaseTTL.Hours()),
+		"\x60" + key[:2] + "\x60", "\x60" + nodeKey("") + "\x60", "\x60" + settingsKey + "\x60",
+		"**Version** " + strings.TrimSuffix(minServer, ".0") + " or later",
+	} {
+		if !strings.Contains(doc, want) {
+			t.Errorf("docs/cluster.md does not say %q", want)
+		}
+	}
+}
+
 // lines hands on each line of a log.
 type lines chan string
 
@@ -408,6 +498,9 @@ func TestRetireFreesRoomsAtOnce(t *testing.T) {
 	cfg := testConfig(urls)
 	a, b := start(t, cfg), start(t, cfg)
 	find(t, a, "room")
+	if !waitHeard(b, a.Self()) {
+		t.Fatal("no beacon")
+	}
 	a.stop()
 	if err := <-a.ended; err != nil {
 		t.Fatalf("Run ended with %v", err)
@@ -419,12 +512,15 @@ func TestRetireFreesRoomsAtOnce(t *testing.T) {
 		t.Error("valid after its end")
 	}
 	start := time.Now()
-	b.peers.doubt(a.Self()) // as Ask does when nobody listens
+	b.until(t, "a dead", func() bool { return len(b.dead) > 0 })
+	if len(b.silent) > 0 || len(b.Nodes()) > 1 {
+		t.Errorf("a node that said goodbye is silent (%v), or still there: %+v", b.silent, b.Nodes())
+	}
 	if got := find(t, b, "room"); got.Node != b.Self() || !got.Taken {
 		t.Errorf("the room is of %+v", got)
 	}
-	if took := time.Since(start); took >= cfg.Lease {
-		t.Errorf("it took %v, as long as a lease", took)
+	if took := time.Since(start); took >= cfg.Renew*quietTenths/10 {
+		t.Errorf("it took %v, as long as for a node that fell silent", took)
 	}
 	if _, err := a.Find(t.Context(), "another"); err == nil {
 		t.Error("a retired node finds rooms")
@@ -686,7 +782,6 @@ func TestPermissions(t *testing.T) {
 	if err := b.Retire(t.Context()); err != nil {
 		t.Error(err)
 	}
-	a.peers.doubt(b.Self())
 	a.until(t, "b dead", func() bool { return len(a.dead) > 0 })
 	cfg.Create = false
 	connect(t, cfg)

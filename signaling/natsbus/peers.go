@@ -56,7 +56,8 @@ type peer struct {
 	at       time.Duration // when it was heard last; of a dead one, when its death was known
 	observed bool          // a goroutine finds out about it
 	silent   bool          // the listener was told so
-	changed  chan struct{} // closed when the state changes
+	gone     bool          // it says that its certificate is written
+	changed  chan struct{} // closed when the state changes, or there is news
 }
 
 // peers watches the other nodes' signs of life, and proves them dead.
@@ -98,15 +99,23 @@ func (p *peers) get(node signaling.NodeID) *peer {
 func (x *peer) become(s peerState) {
 	if x.state != s {
 		x.state = s
-		close(x.changed)
-		x.changed = make(chan struct{})
+		x.wake()
 	}
+}
+
+func (x *peer) wake() {
+	close(x.changed)
+	x.changed = make(chan struct{})
 }
 
 // heard takes a beacon. It does not block.
 func (p *peers) heard(sign beacon) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if sign.Gone {
+		p.left(sign.Node)
+		return
+	}
 	x := p.get(sign.Node)
 	if x.state == peerDead {
 		return // it was on its way
@@ -115,6 +124,16 @@ func (p *peers) heard(sign beacon) {
 	x.saw(x.at, sign.Revision)
 	x.silent = false
 	x.become(peerAlive)
+}
+
+// left takes a node's last words. They are a hint: the certificate itself is the proof. mu is held.
+func (p *peers) left(node signaling.NodeID) {
+	if x := p.known[node]; x != nil && x.state != peerDead {
+		x.gone = true
+		x.become(peerSuspect)
+		x.wake()
+		p.stir()
+	}
 }
 
 // doubt takes the news that a node does not listen.
@@ -298,7 +317,7 @@ func (p *peers) inquire(ctx context.Context, node signaling.NodeID, x *peer) (di
 		}
 	}
 	sure := x.evidence
-	alive := x.state == peerAlive
+	alive, gone := x.state == peerAlive, x.gone
 	wait = max(sure.since+p.lease, x.at+p.quiet) - now // who is heard lives, if the store lets nobody renew
 	p.mu.Unlock()
 	switch {
@@ -310,6 +329,8 @@ func (p *peers) inquire(ctx context.Context, node signaling.NodeID, x *peer) (di
 		return true, 0
 	case alive:
 		return false, 0
+	case gone && wait > retry: // from a replica that is behind
+		return false, retry
 	case wait > 0 || !sure.ripe(now, p.lease):
 		return false, max(wait, time.Millisecond)
 	}

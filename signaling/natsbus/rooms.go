@@ -12,24 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"duet/signaling"
 )
 
 const (
-	roomTTL      = 24 * time.Hour
-	rewriteAfter = 12 * time.Hour // the key of a room that lasts
-	rewriteLook  = 10 * time.Minute
-	keepEmpty    = 10 * time.Second // a room's key without a hold: rejoin storms cost next to nothing
-
-	maxClaims   = 500    // calls of the key-value store for claims at a time: a dead node's rooms come in a rush
-	maxSweeps   = 64     // and for what is given up
-	cacheOwners = 16_384 // other nodes' rooms
-	keyLength   = 22     // of base64url: 132 bits of SHA-256
-
-	// Who asks for a room's owner again so soon was told so by the owner it was given: the cache is not asked.
-	askedAgain = 2 * time.Second
+	maxClaims = 500 // calls of the key-value store for claims at a time: a dead node's rooms come in a rush
+	keyLength = 22  // of base64url: 132 bits of SHA-256
 
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = 500 * time.Millisecond
@@ -42,36 +30,6 @@ const (
 	claimReceived = "received"
 	claimAgain    = "again"
 )
-
-// A roomValue is what a room's key holds. The room's name is not in it: nothing readable is in NATS.
-type roomValue struct {
-	V     int              `json:"v"`
-	Node  signaling.NodeID `json:"n"`
-	Epoch uint64           `json:"e,omitzero"` // 0: the revision that wrote it
-}
-
-func roomBytes(node signaling.NodeID, epoch uint64) []byte {
-	value, err := json.Marshal(roomValue{V: 1, Node: node, Epoch: epoch})
-	if err != nil {
-		panic(err) // plain members
-	}
-	return value
-}
-
-// ownerIn reads a room's key; the zero Owner is that of a room nobody owns.
-func ownerIn(e entry) (signaling.Owner, error) {
-	if e.value == nil {
-		return signaling.Owner{}, nil
-	}
-	var v roomValue
-	if err := json.Unmarshal(e.value, &v); err != nil || v.V != 1 || v.Node == "" {
-		return signaling.Owner{}, errors.New("a room's key has a form that this release does not read: upgrade one release at a time")
-	}
-	if v.Epoch == 0 {
-		v.Epoch = e.revision
-	}
-	return signaling.Owner{Node: v.Node, Epoch: v.Epoch}, nil
-}
 
 // A claim is a room that this node owns, or is about to, or did. It is guarded by claims.mu, except that
 // owned, epoch, revision and at are changed by who has made it busy alone, and by nobody else.
@@ -102,12 +60,6 @@ type claims struct {
 	held  map[signaling.RoomID]*claim
 	empty []emptied // earliest first
 	cache ownerCache
-}
-
-// An emptied room is given up unless it is held again.
-type emptied struct {
-	room signaling.RoomID
-	at   time.Duration
 }
 
 func newClaims(self signaling.NodeID, buckets []register, p *peers, k *keeper, now clock, log *slog.Logger) *claims {
@@ -503,180 +455,10 @@ func (s *claims) receive(ctx context.Context, room signaling.RoomID, c *claim, f
 	}
 }
 
-// run gives up what nobody holds, and keeps the keys of rooms that last, until ctx ends.
-func (s *claims) run(ctx context.Context) {
-	var sweeps sync.WaitGroup
-	defer sweeps.Wait()
-	slots := make(chan struct{}, maxSweeps)
-	each := func(f func()) {
-		select {
-		case slots <- struct{}{}:
-			sweeps.Go(func() {
-				defer func() { <-slots }()
-				f()
-			})
-		case <-ctx.Done():
-		}
-	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	looked := s.now()
-	for ctx.Err() == nil {
-		if s.now()-looked >= rewriteLook {
-			looked = s.now()
-			for _, room := range s.older(looked - rewriteAfter) {
-				each(func() { s.rewrite(ctx, room) })
-			}
-		}
-		rooms, next := s.due(s.now() - keepEmpty)
-		for _, room := range rooms {
-			each(func() { s.vacate(ctx, room) })
-		}
-		timer.Reset(min(next, rewriteLook))
-		select {
-		case <-timer.C:
-		case <-s.wake:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// due takes the rooms that became empty before a time off the list, and says when there will be more.
-func (s *claims) due(before time.Duration) (rooms []signaling.RoomID, next time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.empty) && s.empty[n].at <= before; n++ {
-		if c := s.held[s.empty[n].room]; c != nil && c.holds == 0 && c.busy == nil && c.idle == s.empty[n].at {
-			rooms = append(rooms, s.empty[n].room)
-		}
-	}
-	s.empty = append(s.empty[:0:0], s.empty[n:]...)
-	if len(s.empty) == 0 {
-		return rooms, rewriteLook
-	}
-	return rooms, s.empty[0].at - before
-}
-
-// older lists the owned rooms whose key was written before a time.
-func (s *claims) older(than time.Duration) (rooms []signaling.RoomID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for room, c := range s.held {
-		if c.owned && c.at < than {
-			rooms = append(rooms, room)
-		}
-	}
-	return rooms
-}
-
-// vacate purges a room's key where it still names this node and nobody holds the room. A Find meanwhile
-// waits for the outcome.
-func (s *claims) vacate(ctx context.Context, room signaling.RoomID) {
-	c, err := s.take(ctx, room, func(c *claim) bool { return c.holds == 0 && c.busy == nil })
-	if c == nil || err != nil {
-		return
-	}
-	defer s.end(room, c, false) // what did not work out is swept again
-	bucket, key := s.key(room)
-	revision := c.revision
-	if !c.owned {
-		revision = 0
-	}
-	for ctx.Err() == nil {
-		if revision != 0 {
-			err := bucket.purge(ctx, key, revision)
-			if err == nil {
-				s.drop(c)
-				return
-			}
-			if !errors.Is(err, errRevision) {
-				return
-			}
-		}
-		e, err := bucket.get(ctx, key)
-		if err != nil {
-			return
-		}
-		owner, err := ownerIn(e)
-		if err != nil || e.revision <= revision {
-			return // by a replica that is behind, perhaps
-		}
-		if owner.Node != s.self {
-			s.drop(c)
-			return
-		}
-		revision = e.revision
-	}
-}
-
-// drop takes down that the key does not name this node.
-func (s *claims) drop(c *claim) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.owned, c.doubtful = false, false
-}
-
-// rewrite writes the key of a room that lasts again, with the same epoch, before its time is over.
-func (s *claims) rewrite(ctx context.Context, room signaling.RoomID) {
-	c, err := s.take(ctx, room, func(c *claim) bool { return c.owned && c.busy == nil })
-	if c == nil || err != nil {
-		return
-	}
-	defer s.end(room, c, false)
-	ctx, cancel := context.WithTimeout(ctx, 2*kvTimeout)
-	defer cancel()
-	owner, err := s.settleOwner(ctx, room, c, c.epoch)
-	switch {
-	case err != nil:
-		s.log.Warn("the key of a room that lasts was not written again; later", "err", err)
-	case owner.Node != s.self:
-		s.log.Error("a room of this node was another's all the time", "owner", owner.Node)
-	}
-}
-
 // A backoff is the pause between attempts, with jitter. Its zero value begins.
 type backoff struct{ next time.Duration }
 
 func (b *backoff) sleep(ctx context.Context) bool {
 	b.next = min(max(2*b.next, firstBackoff), lastBackoff)
 	return sleep(ctx, b.next/2+rand.N(b.next/2))
-}
-
-// An ownerCache keeps the owners of some rooms, in two generations: when recent is full it becomes older.
-type ownerCache struct {
-	limit         int
-	recent, older map[signaling.RoomID]cachedOwner
-}
-
-type cachedOwner struct {
-	owner signaling.Owner
-	at    time.Duration // of the last answer
-}
-
-// get returns the owner last known, and whether it may be given to who asks.
-func (c *ownerCache) get(room signaling.RoomID, now time.Duration) (owner signaling.Owner, fresh bool) {
-	found, ok := c.recent[room]
-	if !ok {
-		if found, ok = c.older[room]; !ok {
-			return signaling.Owner{}, false
-		}
-	}
-	if now-found.at < askedAgain {
-		return found.owner, false
-	}
-	c.put(room, found.owner, now)
-	return found.owner, true
-}
-
-func (c *ownerCache) put(room signaling.RoomID, owner signaling.Owner, now time.Duration) {
-	if owner == (signaling.Owner{}) {
-		delete(c.recent, room)
-		delete(c.older, room)
-		return
-	}
-	if _, known := c.recent[room]; !known && (len(c.recent) >= c.limit/2 || c.recent == nil) {
-		c.older, c.recent = c.recent, map[signaling.RoomID]cachedOwner{}
-	}
-	c.recent[room] = cachedOwner{owner, now}
 }

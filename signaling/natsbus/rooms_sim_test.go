@@ -21,6 +21,8 @@ import (
 type shakyStore struct {
 	faults float64 // chance that a message is lost or late
 
+	expires bool // keys vanish after their TTL
+
 	mu       sync.Mutex
 	rng      *rand.Rand
 	revision uint64
@@ -30,7 +32,8 @@ type shakyStore struct {
 
 type storedEntry struct {
 	entry
-	at time.Time
+	at  time.Time
+	ttl time.Duration
 }
 
 func newShakyStore(seed uint64, faults float64) *shakyStore {
@@ -106,25 +109,33 @@ func (s *shakyStore) get(ctx context.Context, key string) (entry, error) {
 		}
 		for _, v := range s.keys[key] {
 			if !v.at.After(as) {
-				found = v.entry
+				found = s.entryAt(v, as)
 			}
 		}
 		return found, nil
 	})
 }
 
-func (s *shakyStore) put(ctx context.Context, key string, value []byte, revision uint64, _ time.Duration) (uint64, error) {
+// entryAt is what is left of a value at a time.
+func (s *shakyStore) entryAt(v storedEntry, at time.Time) entry {
+	if s.expires && at.Sub(v.at) > v.ttl {
+		return entry{}
+	}
+	return v.entry
+}
+
+func (s *shakyStore) put(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error) {
 	e, err := s.ask(ctx, func() (entry, error) {
 		last := entry{}
 		if all := s.keys[key]; len(all) > 0 {
-			last = all[len(all)-1].entry
+			last = s.entryAt(all[len(all)-1], time.Now())
 		}
 		if last.revision != revision {
 			return entry{}, errRevision
 		}
 		s.revision++
 		next := entry{value: value, revision: s.revision}
-		s.keys[key] = append(s.keys[key], storedEntry{next, time.Now()})
+		s.keys[key] = append(s.keys[key], storedEntry{next, time.Now(), ttl})
 		return next, nil
 	})
 	return e.revision, err
@@ -389,6 +400,11 @@ func simulate(t *testing.T, seed uint64) *simulation {
 						sleep(ctx, 3*time.Second) // the keeper has ended its step
 						n.keeper.retire(end)
 						cancel()
+						for _, other := range s.others(n) { // whether or not it worked
+							if _, lost := s.store.flight(); !lost {
+								other.peers.heard(beacon{Node: n.keeper.self, Gone: true})
+							}
+						}
 					}
 					n.stop()
 				}
@@ -406,6 +422,121 @@ func simulate(t *testing.T, seed uint64) *simulation {
 	})
 	return s
 }
+
+// TestLongOutage has the store away for hours: a node and its rooms wait, and go on where they were. Only where
+// its lease has vanished meanwhile it ends.
+func TestLongOutage(t *testing.T) {
+	for _, tt := range []struct {
+		outages []time.Duration // a minute between two
+		ends    bool
+	}{
+		{outages: []time.Duration{11 * time.Minute}},
+		{outages: []time.Duration{leaseTTL - time.Minute}},
+		{outages: []time.Duration{leaseTTL - time.Minute, leaseTTL - time.Minute}},
+		{outages: []time.Duration{leaseTTL + time.Minute}, ends: true},
+	} {
+		t.Run(fmt.Sprint(tt.outages), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &simulation{t: t, start: time.Now(), store: newShakyStore(1, 0), claimed: map[string]int{}}
+				s.store.expires = true
+				ctx, stop := context.WithCancel(t.Context())
+				var work sync.WaitGroup
+				n := s.node(ctx)
+				s.nodes = []*simNode{n}
+				n.run(&work)
+				owner, err := n.claims.Find(ctx, "room")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(4*rewriteAfter - time.Second) // its key is old already when the first one begins
+				for _, outage := range tt.outages {
+					s.store.mu.Lock()
+					s.store.stalled = time.Now().Add(outage)
+					s.store.mu.Unlock()
+					time.Sleep(outage - time.Second)
+					if n.ctx.Err() != nil || n.keeper.valid() {
+						t.Fatalf("after %v: ended %v, valid %v", outage, n.ctx.Err() != nil, n.keeper.valid())
+					}
+					time.Sleep(time.Minute + 2*time.Second)
+				}
+				if ended := n.ctx.Err() != nil; ended != tt.ends || n.keeper.valid() == tt.ends {
+					t.Fatalf("NATS is back: ended %v, valid %v", ended, n.keeper.valid())
+				}
+				if !tt.ends {
+					if now, err := n.claims.Find(ctx, "room"); err != nil || now != owner {
+						t.Errorf("the room's owner is %+v (%v), and was %+v", now, err, owner)
+					}
+					_, key := n.claims.key("room")
+					e, err := s.store.get(ctx, key)
+					if in, _ := ownerIn(e); err != nil || in != owner {
+						t.Errorf("the room's key names %+v (%v), its owner is %+v", in, err, owner)
+					}
+				}
+				stop()
+				work.Wait()
+				time.Sleep(leaseTTL) // what is on its way to the store ends
+			})
+		})
+	}
+}
+
+// TestKeysOutliveOutages: while a node's lease is there, so are the keys of its rooms, even where one outage
+// follows another before they are written again. What proves a death is there for longer than what it is about.
+func TestKeysOutliveOutages(t *testing.T) {
+	if least := roomTTL - rewriteAfter - 2*rewriteLook; least < 2*leaseTTL {
+		t.Errorf("a room's key may have %v left, and two outages take %v", least, 2*leaseTTL)
+	}
+	if certificateTTL <= roomTTL {
+		t.Errorf("a certificate lasts %v, a room's key %v", certificateTTL, roomTTL)
+	}
+}
+
+// TestGoodbyeAheadOfReplica has a node say that it is gone while the store still answers with its lease.
+func TestGoodbyeAheadOfReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		lease := entry{value: []byte(`{"v":1}`), revision: 1}
+		dead := entry{value: certificate("x"), revision: 2}
+		p := newPeers("me", lagging{lease, dead, began.Add(5 * time.Second)}, func() time.Duration { return time.Since(began) }, simConfig, slog.New(slog.DiscardHandler))
+		died := make(chan signaling.NodeID, 1)
+		p.buried = func(node signaling.NodeID) { died <- node }
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go p.run(ctx, hearer{})
+		p.heard(beacon{Node: "x", Revision: 1})
+		p.doubt("x") // is observed already when it says goodbye
+		time.Sleep(time.Second)
+		p.heard(beacon{Node: "x", Revision: 1, Gone: true})
+		p.heard(beacon{Node: "stranger", Gone: true})
+		<-died
+		if took := time.Since(began); took > 6*time.Second {
+			t.Errorf("its death was known after %v", took)
+		}
+		cancel()
+		synctest.Wait()
+		if len(p.known) != 1 {
+			t.Errorf("%d nodes are known", len(p.known))
+		}
+	})
+}
+
+// A lagging register answers with an old entry until a time.
+type lagging struct {
+	old, now entry
+	until    time.Time
+}
+
+func (l lagging) get(context.Context, string) (entry, error) {
+	if time.Now().Before(l.until) {
+		return l.old, nil
+	}
+	return l.now, nil
+}
+
+func (l lagging) put(context.Context, string, []byte, uint64, time.Duration) (uint64, error) {
+	return 0, errRevision
+}
+func (l lagging) purge(context.Context, string, uint64) error { return errRevision }
 
 func TestDirectorySimulation(t *testing.T) {
 	seeds := uint64(300)

@@ -10,16 +10,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"duet/signaling/natsbus/freeport"
 )
 
 // hidden, as the first argument, says that this process is to be a NATS server.
@@ -34,8 +36,17 @@ const (
 // A child is what a server's process is told.
 type child struct {
 	Name, Dir       string
-	Port, RoutePort int // RoutePort 0: it stands alone
-	Routes          []int
+	Host            string // where it listens
+	Port, RoutePort int    // RoutePort 0: it stands alone
+	Routes          []string
+}
+
+// A Place is where a server runs.
+type Place struct {
+	Run    []string // a command that runs the one after it there; none = this machine
+	Listen string   // the address for all
+	Here   string   // the server's address as this process sees it
+	Others string   // and as the other servers see it
 }
 
 // Main makes this process a NATS server, and ends it with that, where Start began it. It is the first
@@ -57,16 +68,12 @@ func serve(text string) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return err
 	}
-	o := &server.Options{ServerName: c.Name, Host: "127.0.0.1", Port: c.Port, NoSigs: true, NoLog: true,
+	o := &server.Options{ServerName: c.Name, Host: c.Host, Port: c.Port, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: c.Dir, SyncAlways: true}
 	if c.RoutePort != 0 {
-		o.Cluster = server.ClusterOpts{Name: "natsproc", Host: "127.0.0.1", Port: c.RoutePort,
+		o.Cluster = server.ClusterOpts{Name: "natsproc", Host: c.Host, Port: c.RoutePort,
 			NoAdvertise: true} // clients know no way around the address they were given
-		var routes []string
-		for _, port := range c.Routes {
-			routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
-		}
-		o.Routes = server.RoutesFromStr(strings.Join(routes, ","))
+		o.Routes = server.RoutesFromStr(strings.Join(c.Routes, ","))
 	}
 	s, err := server.NewServer(o)
 	if err != nil {
@@ -89,6 +96,7 @@ type Server struct {
 	Addr string // host:port for clients
 
 	child child
+	run   []string
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
@@ -111,7 +119,8 @@ func (s *Server) Start() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, hidden, string(text))
+	args := append(slices.Clone(s.run), self, hidden, string(text))
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -145,24 +154,36 @@ func (s *Server) Kill() {
 	s.cmd = nil
 }
 
-// A Cluster is NATS servers with JetStream, on loopback.
+// A Cluster is NATS servers with JetStream.
 type Cluster struct {
 	Servers []*Server
 }
 
-// Start begins n servers, 1 or more, which keep what they have to keep below dir. It returns when
-// JetStream works.
+// Start begins n servers, 1 or more, on loopback, which keep what they have to keep below dir. It returns
+// when JetStream works.
 func Start(ctx context.Context, dir string, n int) (*Cluster, error) {
-	ports, err := freePorts(2 * n)
+	const host = "127.0.0.1"
+	return StartAt(ctx, dir, slices.Repeat([]Place{{Listen: host, Here: host, Others: host}}, n))
+}
+
+// StartAt is Start with a server at each place.
+func StartAt(ctx context.Context, dir string, places []Place) (*Cluster, error) {
+	n := len(places)
+	ports, err := freeport.Find(2 * n)
 	if err != nil {
 		return nil, err
 	}
+	var routes []string
+	for i, p := range places {
+		routes = append(routes, fmt.Sprintf("nats-route://%s:%d", p.Others, ports[n+i]))
+	}
 	c := new(Cluster)
-	for i := range n {
+	for i, p := range places {
 		name := fmt.Sprint("nats-", i+1)
-		s := &Server{Name: name, Addr: fmt.Sprintf("127.0.0.1:%d", ports[i]), child: child{Name: name, Dir: filepath.Join(dir, name), Port: ports[i]}}
+		s := &Server{Name: name, Addr: fmt.Sprintf("%s:%d", p.Here, ports[i]), run: p.Run,
+			child: child{Name: name, Dir: filepath.Join(dir, name), Host: p.Listen, Port: ports[i]}}
 		if n > 1 {
-			s.child.RoutePort, s.child.Routes = ports[n+i], ports[n:]
+			s.child.RoutePort, s.child.Routes = ports[n+i], routes
 		}
 		c.Servers = append(c.Servers, s)
 		if err := s.Start(); err != nil {
@@ -285,17 +306,4 @@ func (c *Cluster) Close() {
 	for _, s := range c.Servers {
 		s.Kill()
 	}
-}
-
-// freePorts finds ports that nobody listens on just now.
-func freePorts(n int) (ports []int, _ error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
