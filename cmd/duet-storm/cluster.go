@@ -47,6 +47,17 @@ func (c *clusterStorm) run(ctx context.Context, w *world) (string, error) {
 	}
 	var total account
 	var errs []error
+	if !apart() {
+		wired := func(f fault) bool { return f.wires }
+		if slices.ContainsFunc(chosen, wired) {
+			errs = append(errs, c.runApart(ctx, w))
+		}
+		if chosen = slices.DeleteFunc(chosen, wired); len(chosen) == 0 {
+			return "", errors.Join(errs...)
+		}
+	} else {
+		chosen = slices.DeleteFunc(chosen, func(f fault) bool { return !f.wires })
+	}
 	for _, f := range chosen {
 		a, err := c.row(ctx, w, &f)
 		if ctx.Err() != nil {
@@ -81,7 +92,7 @@ func (c *clusterStorm) wants(name string) bool {
 // row lets a fault happen so often as it is to, in a cluster of its own.
 func (c *clusterStorm) row(ctx context.Context, w *world, f *fault) (total account, _ error) {
 	number := uint64(slices.IndexFunc(faults, func(o fault) bool { return o.name == f.name }))
-	arena, err := newArena(ctx, w, seeded(w.seed, number), c.drain)
+	arena, err := newArena(ctx, w, seeded(w.seed, number), c.drain, f)
 	if err != nil {
 		return account{}, err
 	}
@@ -172,7 +183,10 @@ const tableText = "# Faults in a cluster\n\nMade by `go run ./cmd/duet-storm clu
 	"Three duets with the settings they ship with (but for rooms of up to four, and as many connections and joins as one address may want) and three NATS servers, each a process, on one machine. Each run has %d rooms of two and %d of four: " +
 	"%d clients whose connections are spread over the nodes, each with %v messages a second, numbered and acknowledged as in [the protocol, section 5](protocol.md#5-nothing-is-lost-on-a-lost-connection). " +
 	"A client that loses its connection waits a random time, below 0.1 s at first and at most 2 s, and connects to a node that is ready. It finds a silent connection dead after 7 s.\n\n" +
-	"What ended or was cut off came back after that: a new process for a node, the same files for a NATS server. *Cut off*: nothing passes between a node and all NATS servers, and TCP brings later what was held up. *Stopped*: SIGSTOP, then SIGCONT. *Killed*: SIGKILL.\n\n"
+	"What ended or was cut off came back after that: a new process for a node, the same files for a NATS server. *Cut off*: nothing passes between a node and all NATS servers, and TCP brings later what was held up. *Stopped*: SIGSTOP, then SIGCONT. *Killed*: SIGKILL. " +
+	"*Rolling upgrade*: each node is replaced by one of a release that reads and speaks one version more to other nodes, and after all of them back.\n\n" +
+	"*Machines*: each node and each NATS server has a network namespace of its own, with a cable to the switch between them and another one to the clients, who reach the nodes all the time. " +
+	"Packets vanish, and nobody is told. *Slow*: 2 Mbit/s each way, and 0.3 s of it may queue. These rows take root, or user namespaces, on Linux; they are left out where that is not permitted.\n\n"
 
 const tableNotes = "\n" +
 	"- *Lost, duplicated, reordered*: for each sender and recipient, over all their seats. 0 is promised in every row.\n" +

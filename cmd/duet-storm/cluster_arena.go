@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 
 const (
 	nodeCount    = 3
+	natsCount    = 3
 	operatorKey  = "duet-storm-operates-here"
 	balanceEvery = 250 * time.Millisecond // the balancer's look at /readyz, and that at the rooms
 	askWithin    = time.Second
@@ -36,7 +38,9 @@ type arena struct {
 	world  *world
 	random *rand.Rand // of the goroutine that strikes
 	drain  time.Duration
+	next   string // the binary of the next release; "" where no fault needs it
 	folder string
+	wires  *network // between the machines; nil = everything is on this one
 	nats   *natsproc.Cluster
 	nodes  []*node
 	client *http.Client
@@ -51,7 +55,9 @@ type node struct {
 	arena *arena
 	name  string
 	addr  string
-	ways  []*faultproxy.Proxy // to each NATS server
+	at    *machine            // nil = this one
+	newer bool                // its next process is of the next release
+	ways  []*faultproxy.Proxy // to each NATS server; none where the node is on a machine of its own
 	up    atomic.Bool         // /readyz said so
 
 	mu      sync.Mutex
@@ -59,7 +65,7 @@ type node struct {
 	mayEnd  bool // by itself: its lease is lost
 }
 
-func newArena(ctx context.Context, w *world, random *rand.Rand, drain time.Duration) (_ *arena, err error) {
+func newArena(ctx context.Context, w *world, random *rand.Rand, drain time.Duration, f *fault) (_ *arena, err error) {
 	a := &arena{world: w, random: random, drain: drain, client: &http.Client{Timeout: askWithin}}
 	defer func() {
 		if err != nil {
@@ -69,18 +75,30 @@ func newArena(ctx context.Context, w *world, random *rand.Rand, drain time.Durat
 	if a.folder, err = os.MkdirTemp("", "duet-storm-nats-"); err != nil {
 		return nil, err
 	}
-	if a.nats, err = natsproc.Start(ctx, a.folder, 3); err != nil {
+	if f.upgrade {
+		if a.next, err = w.compile(ctx, "duet-next", "-ldflags=-X duet/signaling/natsbus.release=1-2"); err != nil {
+			return nil, err
+		}
+	}
+	if f.wires {
+		if a.wires, err = layNetwork(nodeCount + natsCount); err != nil {
+			return nil, err
+		}
+		a.nats, err = natsproc.StartAt(ctx, a.folder, a.wires.places())
+	} else {
+		a.nats, err = natsproc.Start(ctx, a.folder, natsCount)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for i := range nodeCount {
 		n := &node{arena: a, name: fmt.Sprintf("n%d", i+1), addr: "127.0.0.1:0"}
 		a.nodes = append(a.nodes, n)
-		for _, s := range a.nats.Servers {
-			way, err := faultproxy.Start(s.Addr, nil)
-			if err != nil {
-				return nil, err
-			}
-			n.ways = append(n.ways, way)
+		if f.wires {
+			n.at = a.wires.machines[natsCount+i]
+			n.addr = n.at.here() + ":0"
+		} else if err := n.layWays(); err != nil {
+			return nil, err
 		}
 		if err := n.start(); err != nil {
 			return nil, err
@@ -116,6 +134,9 @@ func (a *arena) close() {
 	if a.nats != nil {
 		a.nats.Close()
 	}
+	if a.wires != nil {
+		a.wires.close()
+	}
 	a.client.CloseIdleConnections()
 	if a.folder != "" {
 		os.RemoveAll(a.folder)
@@ -147,6 +168,15 @@ func (a *arena) settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// natsURLs are where the machines reach the NATS servers.
+func (a *arena) natsURLs() (urls []string) {
+	for i, s := range a.nats.Servers {
+		_, port, _ := net.SplitHostPort(s.Addr)
+		urls = append(urls, "nats://"+net.JoinHostPort(a.wires.machines[i].others(), port))
+	}
+	return urls
 }
 
 // ready is a node that the balancer takes for ready; any, if there is none.
@@ -194,12 +224,36 @@ func (n *node) server() *server {
 // operator is the URL of the operator's side.
 func (n *node) operator() string { return strings.TrimSuffix(n.server().operator, "/metrics") }
 
+// layWays puts a proxy before each NATS server.
+func (n *node) layWays() error {
+	for _, s := range n.arena.nats.Servers {
+		way, err := faultproxy.Start(s.Addr, nil)
+		if err != nil {
+			return err
+		}
+		n.ways = append(n.ways, way)
+	}
+	return nil
+}
+
 func (n *node) start() error {
+	world := *n.arena.world
+	if n.newer {
+		world.binary = n.arena.next
+	}
+	host, _, err := net.SplitHostPort(n.addr)
+	if err != nil {
+		return err
+	}
 	var urls []string
 	for _, way := range n.ways {
 		urls = append(urls, "nats://"+way.Addr())
 	}
-	s, err := n.arena.world.start(n.addr, "DUET_NATS_URL="+strings.Join(urls, ","), "DUET_NODE_ID="+n.name, "DUET_ADMIN_TOKEN="+operatorKey, "DUET_ROOM_CAPACITY=4", "DUET_DRAIN="+n.arena.drain.String())
+	if n.at != nil {
+		world.place = n.at.enter()
+		urls = n.arena.natsURLs()
+	}
+	s, err := world.start(n.addr, "DUET_ADMIN_ADDR="+host+":0", "DUET_NATS_URL="+strings.Join(urls, ","), "DUET_NODE_ID="+n.name, "DUET_ADMIN_TOKEN="+operatorKey, "DUET_ROOM_CAPACITY=4", "DUET_DRAIN="+n.arena.drain.String())
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.name, err)
 	}

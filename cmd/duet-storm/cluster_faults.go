@@ -32,6 +32,10 @@ type fault struct {
 	within time.Duration
 	// steps says that the fault goes on for a while, so that a time since its beginning says nothing.
 	steps bool
+	// upgrade says that there are processes of the next release.
+	upgrade bool
+	// wires says that each node and each NATS server has a machine of its own.
+	wires bool
 }
 
 // A stage is what a fault has to do with: the arena and the party of this run.
@@ -64,8 +68,15 @@ var faults = []fault{
 	{name: "owner killed", strike: killOwner, within: takeover},
 	{name: "owner and the leader of a bucket killed", strike: killOwnerAndLeader},
 	{name: "rolling restart", strike: restartAll, steps: true},
+	{name: "rolling upgrade to the next version, and back", strike: upgradeAll, steps: true, upgrade: true},
 	{name: "handover, its giver killed", strike: killGiver},
 	{name: "handover, its receiver killed", strike: killReceiver},
+	{name: "machines: the owner's cable pulled for 5 s", strike: pull(5*time.Second, false), wires: true},
+	{name: "machines: the owner's cable pulled for 16 s", strike: pull(16*time.Second, true), wires: true},
+	{name: "machines: what the owner sends vanishes for 16 s", strike: vanish("OUTPUT -o", 16*time.Second), wires: true},
+	{name: "machines: what is sent to the owner vanishes for 16 s", strike: vanish("INPUT -i", 16*time.Second), wires: true},
+	{name: "machines: one NATS server cut off from the others for 16 s", strike: splitNATS, wires: true},
+	{name: "machines: the owner's cable slow, and 1 packet in 20 lost, for 20 s", strike: worsen, steps: true, wires: true},
 }
 
 // doom says that the victim's rooms may end, and the victim with them.
@@ -297,6 +308,24 @@ func stopOwner(length time.Duration, fatal bool) func(context.Context, *stage) e
 // restartAll ends each node with SIGTERM and starts it again, one after the other.
 func restartAll(ctx context.Context, s *stage) error {
 	s.party.begin()
+	return s.roll(ctx)
+}
+
+// upgradeAll replaces the nodes by those of the next release, one after the other, and then back.
+func upgradeAll(ctx context.Context, s *stage) error {
+	s.party.begin()
+	for _, newer := range []bool{true, false} {
+		for _, n := range s.nodes {
+			n.newer = newer
+		}
+		if err := s.roll(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stage) roll(ctx context.Context) error {
 	for _, n := range s.nodes {
 		if err := n.leave(); err != nil {
 			return err

@@ -49,7 +49,7 @@ var modes = map[string]mode{
 	"kicks":   {"rooms of two whose clients lose their connections again and again while messages flow", newKicks},
 	"restart": {"thousands of clients whose server is killed, or told to end, and started again", newRestart},
 	"soak":    {"rooms come and go, well and badly behaved, for as long as it is told", newSoak},
-	"cluster": {"three nodes and three NATS servers, killed, stopped and cut off under load", newClusterStorm},
+	"cluster": {"three nodes and three NATS servers, killed, stopped, cut off and upgraded under load", newClusterStorm},
 }
 
 const usage = `duet-storm runs the duet server and treats its clients badly.

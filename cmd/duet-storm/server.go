@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,8 +24,9 @@ type world struct {
 	name     string
 	seed     uint64
 	binary   string
-	folder   string // "" = nothing was built
-	logs     string // folder for the servers' logs; "" = none
+	place    []string // a command that runs the server's in another place; none = on this machine
+	folder   string   // "" = nothing was built
+	logs     string   // folder for the servers' logs; "" = none
 	progress io.Writer
 }
 
@@ -34,17 +36,26 @@ func (w *world) build(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	if w.folder, err = os.MkdirTemp("", "duet-storm-"); err != nil {
-		return err
+	w.binary, err = w.compile(ctx, "duet")
+	return err
+}
+
+// compile makes a server as make ships it, but for the flags, and returns where it is.
+func (w *world) compile(ctx context.Context, name string, flags ...string) (_ string, err error) {
+	if w.folder == "" {
+		if w.folder, err = os.MkdirTemp("", "duet-storm-"); err != nil {
+			return "", err
+		}
 	}
-	w.binary = filepath.Join(w.folder, "duet")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", w.binary, "duet/cmd/duet")
+	binary := filepath.Join(w.folder, name)
+	args := append([]string{"build", "-trimpath", "-o", binary}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "duet/cmd/duet")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.close()
-		return fmt.Errorf("building duet/cmd/duet (run it inside the repository, or name a binary with -bin): %w\n%s", err, out)
+		return "", fmt.Errorf("building duet/cmd/duet (run it inside the repository, or name a binary with -bin): %w\n%s", err, out)
 	}
-	return nil
+	return binary, nil
 }
 
 func (w *world) close() {
@@ -90,7 +101,8 @@ const startTimeout = 20 * time.Second
 
 // start runs the server at addr, host:port, port 0 for any.
 func (w *world) start(addr string, env ...string) (*server, error) {
-	s := &server{cmd: exec.Command(w.binary), ended: make(chan struct{})}
+	args := append(slices.Clone(w.place), w.binary)
+	s := &server{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "DUET_") {
 			s.cmd.Env = append(s.cmd.Env, v)

@@ -381,7 +381,7 @@ func TestClusterSettingsReachTheirPackage(t *testing.T) {
 	n := c.nats(strings.Join(c.NATSURL, ","))
 	n.Version = ""
 	if got, want := fmt.Sprintf("%+v", n), "{URL:nats://u:p@a:4222,nats://b CredsFile:creds NKeyFile: CAFile:ca CertFile:cert KeyFile:key Prefix:blue Replicas:5 Buckets:4 "+
-		"Create:false NodeName:one Version: Lease:20s Fence:16s Renew:5s clock:<nil> options:[]}"; got != want {
+		"Create:false NodeName:one Version: Lease:20s Fence:16s Renew:5s clock:<nil> options:[] speaks:{oldest:0 newest:0}}"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	if got := c.NATSURL.String(); got != "nats://***@a:4222,nats://b" {
@@ -443,6 +443,35 @@ func TestWaitsForNATS(t *testing.T) {
 	if status := p.exit(t); status != exitOK {
 		t.Errorf("status %d", status)
 	}
+}
+
+// TestAnotherRelease: a node that has no version in common with those that are there ends, and says what to
+// do; they go on.
+func TestAnotherRelease(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the server")
+	}
+	binary := filepath.Join(t.TempDir(), "duet")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-X duet/signaling/natsbus.release=2-3 -X main.version=v9.0", "-o", binary, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	url := "DUET_NATS_URL=" + startNATS(t, nil).ClientURL()
+	p := startPair(t, url, "DUET_NATS_REPLICAS=1")
+	first, second := p.callAcross(t)
+
+	later := exec.CommandContext(t.Context(), binary)
+	later.Env = []string{url, "DUET_NATS_REPLICAS=1", "DUET_RENEW=100ms", "DUET_NODE_ID=c", "DUET_ADDR=127.0.0.1:0", "DUET_ADMIN_ADDR=off"}
+	out, err := later.CombinedOutput()
+	if later.ProcessState.ExitCode() != exitFailed {
+		t.Errorf("it ended with %v", err)
+	}
+	if want := regexp.MustCompile(`join the cluster: node [ab]-\w{6} \(duet .*\) speaks version 1 to other nodes, and this one versions 2 to 3: none in common\. ` +
+		`Upgrade one release at a time: replace all nodes by a release between the two first, or end all nodes before this one starts`); !want.Match(out) {
+		t.Errorf("it said:\n%s", out)
+	}
+	speak(t, second, `{"type":"message","data":"still here","seq":2}`, "")
+	speak(t, first, "", `"still here"`)
 }
 
 // TestEndsWithoutNATS: a node that cannot say goodbye ends all the same, within DUET_DRAIN or little more.
