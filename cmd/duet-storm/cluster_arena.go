@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -167,7 +168,28 @@ func (a *arena) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return a.untilEmpty(ctx)
+}
+
+// untilEmpty waits until no node runs a room: those of clients that could not say goodbye end with their
+// seats' grace period, and would count as somebody's in the next run.
+func (a *arena) untilEmpty(ctx context.Context) error {
+	for {
+		rooms := 0.0
+		for _, n := range a.nodes {
+			values, err := n.server().metrics(ctx)
+			if err != nil {
+				return err
+			}
+			rooms += values["duet_rooms"]
+		}
+		if rooms == 0 {
+			return nil
+		}
+		if !rested(ctx, lookAgain) {
+			return fmt.Errorf("%v rooms are left of the run before: %w", rooms, ctx.Err())
+		}
+	}
 }
 
 // natsURLs are where the machines reach the NATS servers.
@@ -320,24 +342,29 @@ func (n *node) cut() {
 
 // ---- who owns what
 
-// A page is the operator's list of rooms.
+// A page is the operator's list of rooms. One that moves while the nodes are asked may be in it twice.
 type page struct {
 	Rooms []struct{ Room, Node string }
 	Total int
 	Next  string
 }
 
+// list returns the owner of each room that has one, and no other that has just moved to or from it.
 func (n *node) list() (map[string]string, error) {
-	owners := map[string]string{}
+	owners, moves := map[string]string{}, map[string]bool{}
 	for after := ""; ; {
 		var p page
 		if err := n.get(n.operator()+"/api/rooms?limit=500&after="+after, &p); err != nil {
 			return nil, err
 		}
 		for _, r := range p.Rooms {
+			if owner, twice := owners[r.Room]; twice && owner != r.Node {
+				moves[r.Room] = true
+			}
 			owners[r.Room] = r.Node
 		}
 		if after = p.Next; after == "" {
+			maps.DeleteFunc(owners, func(room, _ string) bool { return moves[room] })
 			return owners, nil
 		}
 	}

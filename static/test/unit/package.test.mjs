@@ -23,11 +23,12 @@ let packed, app // by the first test that asks
 /** The tarball that `npm pack` makes, `{ path, files }`. What is packed is a copy: `prepack` leaves nothing in the tree. */
 function tarball() {
   if (packed) return packed
-  const test = join(workshop, 'test')
-  cpSync(js, join(workshop, 'js'), { recursive: true })
+  const [copy, test] = ['js', 'test'].map((name) => join(workshop, 'static', name))
+  cpSync(join(here, '..', '..', 'LICENSE'), join(workshop, 'LICENSE'))
+  cpSync(js, copy, { recursive: true })
   cpSync(join(here, 'types'), join(test, 'types'), { recursive: true })
   symlinkSync(join(here, 'node_modules'), join(test, 'node_modules'))
-  const [{ filename, files }] = JSON.parse(npm(join(workshop, 'js'), 'pack', '--json', '--pack-destination', workshop))
+  const [{ filename, files }] = JSON.parse(npm(copy, 'pack', '--json', '--pack-destination', workshop))
   return packed = { path: join(workshop, filename), files: files.map(({ path }) => path) }
 }
 
@@ -52,7 +53,7 @@ test('the tarball holds the library with its types, and nothing of the page', { 
   const modules = readdirSync(js).filter((name) => name.endsWith('.js'))
   const scripts = readdirSync(join(js, 'compat')).map((name) => `compat/${name}`)
   const types = files.filter((name) => /^types\/(compat\/)?[\w-]+\.d\.ts$/.test(name))
-  assert.deepEqual(files.toSorted(), ['README.md', 'client.d.ts', 'package.json', ...modules, ...scripts, ...types].sort())
+  assert.deepEqual(files.toSorted(), ['LICENSE', 'README.md', 'client.d.ts', 'package.json', ...modules, ...scripts, ...types].sort())
   for (const [entry, target] of Object.entries(manifest.exports)) {
     for (const path of typeof target === 'string' ? [target] : Object.values(target)) assert.ok(files.includes(path.slice(2)), `${entry}: ${path}`)
   }
