@@ -130,6 +130,12 @@ export function mediaFailure({ problems }) {
 }
 
 /**
+ * Rooms that were not reached at the first try: their card stays while the next ones are made.
+ * @type {WeakSet<object>}
+ */
+const unreached = new WeakSet()
+
+/**
  * The card that stands in the stage: why there is nobody to be seen. It is shown only while no call
  * is up.
  * @param {Pick<Room, 'members' | 'signal' | 'joined' | 'ended'>} room
@@ -138,7 +144,8 @@ export function mediaFailure({ problems }) {
 export function stageFailure(room) {
   const members = [...room.members.values()]
   if (members.some(({ call }) => call.state === 'connected')) return undefined
-  if (!room.joined && !room.ended && room.signal.state === 'waiting') return { key: 'unreachable' }
+  if (room.signal.state === 'waiting') unreached.add(room)
+  if (!room.joined && !room.ended && unreached.has(room)) return { key: 'unreachable' }
   for (const member of members) {
     const values = { name: nameOf(member) }
     const refused = refusalOf(member)

@@ -61,6 +61,10 @@ test('the card in the stage: why there is nobody to be seen', () => {
   assert.equal(failure(), undefined)
   assert.deepEqual(failure([], { state: 'waiting', joined: false }), { key: 'unreachable' })
   assert.equal(failure([], { state: 'connecting', joined: false }), undefined)
+  const trying = room([], { state: 'waiting', joined: false })
+  stageFailure(trying)
+  assert.deepEqual(stageFailure(Object.assign(trying, { signal: { state: 'connecting' } })), { key: 'unreachable' }, 'it stays during the next try')
+  assert.equal(stageFailure(Object.assign(trying, { joined: true })), undefined)
   assert.equal(failure([], { state: 'waiting' }), undefined) // was there before: a banner says so
   assert.deepEqual(failure([blocked([])]), { key: 'relay-missing', values: { name: 'Ada' } })
   assert.equal(failure([blocked([{ urls: 'stun:s.example' }])]).key, 'relay-missing')
